@@ -1,0 +1,20 @@
+// Three projects: unit (no engine), faults (fake engines), e2e (real engine, real model).
+const transform = {
+  "^.+\\.ts$": [
+    "@swc/jest",
+    { jsc: { target: "es2023", parser: { syntax: "typescript" } }, module: { type: "es6" } },
+  ],
+};
+
+const project = (name) => ({
+  displayName: name,
+  rootDir: import.meta.dirname,
+  testMatch: [`<rootDir>/test/${name}/**/*.test.ts`],
+  testEnvironment: "node",
+  extensionsToTreatAsEsm: [".ts"],
+  transform,
+});
+
+export default {
+  projects: [project("unit"), project("faults"), project("e2e")],
+};

@@ -1,0 +1,110 @@
+/**
+ * The drafter's contract: tokens and verified steps in, draft trees out. Drafting is pure: no socket, no HTTP, no clock
+ * is known here. Everything in `drafter/` builds on these types; `link/` calls them.
+ */
+
+/** What the engine's `hello` tells of the model (docs/protocol.md, 1.3). */
+export interface EngineInfo {
+  model: string;
+  nVocab: number;
+  vocabHash: string;
+  nSlots: number;
+  /** Most draft nodes in one step, over all slots together. */
+  maxNodes: number;
+  /** False: only chains may be drafted, at most `maxChain` long. */
+  tree: boolean;
+  maxChain: number;
+  topK: number;
+  /** Ascending numbers of tokens, and the µs that one forward pass of that many tokens takes. Same length. */
+  costTokens: Int32Array;
+  costUs: Float32Array;
+}
+
+export interface SamplingInfo {
+  greedy: boolean;
+  temperature: number;
+  grammar: boolean;
+  /** False: this request runs plain; learning goes on. */
+  draft: boolean;
+}
+
+export interface BeginRequest {
+  slot: number;
+  id: number;
+  scope: string;
+  /** The first `keep` tokens of what the slot held before stay; `tokens` follow. */
+  keep: number;
+  tokens: Int32Array;
+  sampling: SamplingInfo;
+}
+
+/** What one decode step found out in one slot (docs/protocol.md, `step`). */
+export interface VerifiedSlot {
+  slot: number;
+  /** Tokens emitted, oldest first, at least one. The last is the root of the next tree. */
+  accepted: Int32Array;
+  /** Tokens of the verified nodes; nodes[0] is the root. Length n. */
+  nodes: Int32Array;
+  /** Index into `nodes` of each node's parent, -1 for the root. Length n. */
+  parents: Int32Array;
+  /** Indices into `nodes` of the accepted nodes, root first. */
+  path: Int32Array;
+  /** Successors reported per node. */
+  k: number;
+  /** Likeliest successors of each node, likeliest first. Length n*k. */
+  ids: Int32Array;
+  /** Their probabilities. Length n*k. */
+  probs: Float32Array;
+  /** Most draft nodes that the slot can take in the next step. */
+  room: number;
+  /** False: a draft for this slot would be ignored. */
+  draft: boolean;
+}
+
+export interface VerifiedStep {
+  /** µs of the forward pass; 0 if it also evaluated prompt tokens. */
+  decodeUs: number;
+  /** Tokens in that forward pass. */
+  nBatch: number;
+  slots: readonly VerifiedSlot[];
+}
+
+/** A draft tree for one slot: parents come before children, siblings differ. */
+export interface SlotDraft {
+  slot: number;
+  /** Draft nodes. */
+  tokens: Int32Array;
+  /** Index into `tokens` of each node's parent, -1 = child of the root. Same length. */
+  parents: Int32Array;
+  /** The engine need not ask for this slot for that many steps (0: ask at the next). */
+  sleep: number;
+}
+
+export interface DrafterStats {
+  steps: number;
+  tokens: number;
+  tokensPerStep: number;
+  draftedNodes: number;
+  acceptedNodes: number;
+  matrix: { rows: number; bytes: number; limit: number };
+  controller: { asleep: number; nodes: number };
+  /** µs of one forward pass by number of tokens, as currently believed. */
+  costUs: Record<string, number>;
+}
+
+/**
+ * One drafter serves one engine connection. Calls come in the order of the frames. Never throws on the hot path:
+ * no draft means a plain step.
+ */
+export interface Drafter {
+  begin(request: BeginRequest): void;
+  /** Learns from a step. */
+  observe(step: VerifiedStep): void;
+  /**
+   * Trees for the slots of the step just observed that may draft; a slot that should run plain is left out or has no tokens.
+   * The nodes of all trees together number at most `EngineInfo.maxNodes`. The arrays may be reused by the next call.
+   */
+  draft(step: VerifiedStep): readonly SlotDraft[];
+  end(slot: number, id: number, reason: string): void;
+  stats(): DrafterStats;
+}

@@ -1,0 +1,56 @@
+/**
+ * What the rest of the program knows of an engine: where it listens, how it fares. Implemented by the supervised child
+ * process (process.ts) and by an engine that runs elsewhere (remote.ts).
+ */
+import type { EventEmitter } from "node:events";
+
+export type EngineState = "starting" | "ready" | "restarting" | "stopping" | "stopped" | "failed";
+
+/** Where to send HTTP requests: an origin such as http://127.0.0.1:8081, or a Unix socket. */
+export interface EngineAddress {
+  origin: string;
+  socketPath?: string;
+}
+
+export interface EngineSnapshot {
+  model: string;
+  state: EngineState;
+  pid?: number;
+  /** How often it was started again after it died. */
+  restarts: number;
+  /** Why it is not ready, in one sentence, if known. */
+  reason?: string;
+  /** "patched": drafts are possible; "stock": everything works but drafts. Unknown until ready. */
+  kind?: "patched" | "stock";
+}
+
+export interface EngineEvents {
+  /** After every change of state. */
+  state: [snapshot: EngineSnapshot];
+}
+
+export interface Engine extends EventEmitter<EngineEvents> {
+  readonly model: string;
+  readonly address: EngineAddress;
+  /** Path of the draft link's Unix socket; undefined when the engine has none. */
+  readonly draftSocket?: string;
+  snapshot(): EngineSnapshot;
+  /** Starts it; resolves when it is ready, rejects with AdedError ADED_ENGINE_START. */
+  start(): Promise<void>;
+  /** Stops it: SIGTERM, then SIGKILL after `graceMs`. Resolves when it is gone. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** What a drafter reports of itself, merged into /aded/status by the proxy. */
+export interface DraftingSnapshot {
+  link: "connected" | "connecting" | "off";
+  tree?: boolean;
+  steps: number;
+  tokens: number;
+  tokens_per_step: number;
+  draft_us: { p50: number; p99: number };
+  link_us: { p50: number; p99: number };
+  cost_us: Record<string, number>;
+  matrix: { rows: number; bytes: number; limit: number };
+  controller: { asleep: number; nodes: number };
+}
