@@ -41,16 +41,24 @@ export interface Engine extends EventEmitter<EngineEvents> {
   stop(graceMs?: number): Promise<void>;
 }
 
-/** What a drafter reports of itself, merged into /aded/status by the proxy. */
+/** What a drafter reports of itself, merged into /aded/status by the proxy. Null: nothing was measured yet. */
 export interface DraftingSnapshot {
   link: "connected" | "connecting" | "off";
   tree?: boolean;
   steps: number;
   tokens: number;
-  tokens_per_step: number;
-  draft_us: { p50: number; p99: number };
-  link_us: { p50: number; p99: number };
+  tokens_per_step: number | null;
+  draft_us: { p50: number | null; p99: number | null };
+  link_us: { p50: number | null; p99: number | null };
   cost_us: Record<string, number>;
   matrix: { rows: number; bytes: number; limit: number };
   controller: { asleep: number; nodes: number };
+  drafted_nodes?: number;
+  accepted_nodes?: number;
+  /** Drafts that came too late for the engine. */
+  late?: number;
+  /** Drafts that the engine refused. */
+  refused?: number;
+  /** How often the drafter's thread was started again after it died. */
+  restarts?: number;
 }

@@ -1,0 +1,281 @@
+/**
+ * This side's end of the draft link: connects to the engine's socket for as long as it is not stopped, feeds the drafter
+ * with what comes and answers each step that asks. Everything happens synchronously as bytes arrive, because the engine
+ * waits for the answer.
+ */
+import { connect, type Socket } from "node:net";
+import type { Drafter, EngineInfo, SlotDraft } from "../drafter/draft.ts";
+import { messageOf } from "../errors.ts";
+import { Framer } from "./framer.ts";
+import {
+  EngineFrameDecoder,
+  type ErrorFrame,
+  LinkFrameError,
+  MAX_ENGINE_BODY,
+  PeerFrameEncoder,
+  type StepFrame,
+} from "./frames.ts";
+import type { LatencyRing } from "./latency.ts";
+
+export type LinkState = "connected" | "connecting" | "off";
+
+/** What the link has to say; a pino logger is one. */
+export interface LinkLog {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface DraftLinkOptions {
+  /** Path of the engine's Unix socket. */
+  socketPath: string;
+  /** Successors per node to ask the engine for, 1 … 64. */
+  topK: number;
+  /** Called for the first connection, and when another model, or another shape of it, says hello. */
+  createDrafter(info: EngineInfo): Drafter;
+  log: LinkLog;
+  /** Step received → reply handed to the socket, µs. */
+  draftLatency: LatencyRing;
+  /** The part of it that is decoding, encoding and writing, µs. */
+  linkLatency: LatencyRing;
+  /** Told of each change of state. */
+  onState?(state: LinkState): void;
+  /** Waits between attempts double from `firstMs` to `maxMs`. @default 50 … 2000 ms */
+  backoff?: { firstMs: number; maxMs: number };
+}
+
+export interface LinkCounters {
+  /** Connections that reached `hello`. */
+  connections: number;
+  /** Drafts that came too late for the engine. */
+  late: number;
+  /** Drafts that the engine refused. */
+  refused: number;
+}
+
+const NO_DRAFTS: readonly SlotDraft[] = [];
+const NOTICE_EVERY_MS = 1000;
+
+export class DraftLinkClient {
+  readonly counters: LinkCounters = { connections: 0, late: 0, refused: 0 };
+  readonly #options: DraftLinkOptions;
+  readonly #encoder = new PeerFrameEncoder();
+  readonly #firstMs: number;
+  readonly #maxMs: number;
+  /** Slots that began and have not ended, with the request's id. */
+  readonly #active = new Map<number, number>();
+  #decoder = new EngineFrameDecoder();
+  #state: LinkState = "off";
+  #socket: Socket | undefined;
+  #framer: Framer | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #waitMs: number;
+  #helloAt = 0;
+  #lastFailure = "";
+  /** When the frame being worked on arrived, ms. */
+  #receivedAt = 0;
+  #noticeAt = Number.NEGATIVE_INFINITY;
+  #unnoticed = 0;
+  #info: EngineInfo | undefined;
+  #drafter: Drafter | undefined;
+
+  constructor(options: DraftLinkOptions) {
+    this.#options = options;
+    this.#firstMs = options.backoff?.firstMs ?? 50;
+    this.#maxMs = options.backoff?.maxMs ?? 2000;
+    this.#waitMs = this.#firstMs;
+  }
+
+  get state(): LinkState {
+    return this.#state;
+  }
+
+  /** What the engine last said of itself. */
+  get info(): EngineInfo | undefined {
+    return this.#info;
+  }
+
+  get drafter(): Drafter | undefined {
+    return this.#drafter;
+  }
+
+  /** Connects, and again whenever the connection is lost, until `stop`. */
+  start(): void {
+    if (this.#state !== "off") return;
+    this.#waitMs = this.#firstMs;
+    this.#setState("connecting");
+    this.#connect();
+  }
+
+  stop(): void {
+    if (this.#state === "off") return;
+    clearTimeout(this.#retry);
+    this.#setState("off");
+    this.#leave();
+  }
+
+  #setState(state: LinkState): void {
+    if (this.#state === state) return;
+    this.#state = state;
+    this.#options.onState?.(state);
+  }
+
+  #connect(): void {
+    const socket = connect(this.#options.socketPath);
+    const framer = new Framer(MAX_ENGINE_BODY, (body) => this.#onBody(body));
+    this.#socket = socket;
+    this.#framer = framer;
+    this.#decoder = new EngineFrameDecoder();
+    let failure = "the engine closed it";
+    socket.on("connect", () => socket.write(this.#encoder.hello(this.#options.topK)));
+    socket.on("data", (chunk: Buffer) => {
+      this.#receivedAt = performance.now();
+      try {
+        framer.push(chunk);
+      } catch (error) {
+        if (!(error instanceof LinkFrameError)) throw error;
+        failure = error.message;
+        framer.stop();
+        socket.write(this.#encoder.error(error.fault, error.message));
+        socket.destroySoon();
+      }
+    });
+    socket.on("error", (error) => {
+      failure = messageOf(error);
+    });
+    socket.on("close", () => {
+      if (this.#socket !== socket) return;
+      this.#leave();
+      this.#onLost(failure);
+    });
+  }
+
+  /** Lets go of the socket and ends what was active, so that the drafter sees every begin ended. */
+  #leave(): void {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.#framer?.stop();
+    socket?.destroy();
+    for (const [slot, id] of this.#active) this.#drafter?.end(slot, id, "error");
+    this.#active.clear();
+  }
+
+  #onLost(failure: string): void {
+    const { log, socketPath } = this.#options;
+    const wasConnected = this.#state === "connected";
+    // A connection that held shows that the engine is well; one that ends at once must not be retried at full speed.
+    if (wasConnected && performance.now() - this.#helloAt >= this.#maxMs) this.#waitMs = this.#firstMs;
+    this.#setState("connecting");
+    const fields = { socket: socketPath, reason: failure, retry_ms: this.#waitMs };
+    if (wasConnected || failure !== this.#lastFailure) {
+      const expected = /ENOENT|ECONNREFUSED/.test(failure);
+      if (expected) log.debug(fields, "draft link: waiting for the engine's socket");
+      else log.warn(fields, "draft link lost, decoding goes on without drafts");
+    }
+    this.#lastFailure = failure;
+    this.#retry = setTimeout(() => this.#connect(), this.#waitMs);
+    this.#waitMs = Math.min(this.#waitMs * 2, this.#maxMs);
+  }
+
+  #onBody(body: Buffer): void {
+    const receivedAt = this.#receivedAt;
+    const frame = this.#decoder.decode(body);
+    switch (frame.type) {
+      case "step":
+        this.#onStep(frame, receivedAt);
+        break;
+      case "begin":
+        this.#active.set(frame.request.slot, frame.request.id);
+        this.#drafter?.begin(frame.request);
+        break;
+      case "end":
+        this.#active.delete(frame.slot);
+        this.#drafter?.end(frame.slot, frame.id, frame.reason);
+        break;
+      case "hello":
+        this.#onHello(frame.info);
+        break;
+      case "error":
+        this.#onError(frame);
+        break;
+    }
+    // A further frame of the same chunk is taken up only now.
+    this.#receivedAt = performance.now();
+  }
+
+  #onStep(frame: StepFrame, receivedAt: number): void {
+    const drafter = this.#drafter;
+    if (drafter === undefined) return;
+    const decodedAt = performance.now();
+    drafter.observe(frame.step);
+    if (!frame.ask) return;
+    const drafts = drafter.draft(frame.step);
+    const draftedAt = performance.now();
+    this.#socket?.write(this.#encodeDraft(frame.seq, drafts));
+    const writtenAt = performance.now();
+    this.#options.draftLatency.record((writtenAt - receivedAt) * 1000);
+    this.#options.linkLatency.record((decodedAt - receivedAt + writtenAt - draftedAt) * 1000);
+  }
+
+  /** A draft too large to send is none; the answer goes out all the same, so that the engine need not wait. */
+  #encodeDraft(seq: number, drafts: readonly SlotDraft[]): Buffer {
+    try {
+      return this.#encoder.draft(seq, drafts);
+    } catch (error) {
+      if (!(error instanceof LinkFrameError)) throw error;
+      this.counters.refused++;
+      return this.#encoder.draft(seq, NO_DRAFTS);
+    }
+  }
+
+  #onHello(info: EngineInfo): void {
+    if (this.#drafter === undefined || this.#info === undefined || !sameShape(this.#info, info)) {
+      this.#drafter = this.#options.createDrafter(info);
+    }
+    this.#info = info;
+    this.#helloAt = performance.now();
+    this.#lastFailure = "";
+    this.counters.connections++;
+    this.#options.log.info(
+      {
+        model: info.model,
+        slots: info.nSlots,
+        max_nodes: info.maxNodes,
+        shape: info.tree ? "tree" : "chain",
+      },
+      "draft link connected",
+    );
+    this.#setState("connected");
+  }
+
+  /** Late drafts are counted only; other refusals are logged at most once a second. */
+  #onError(frame: ErrorFrame): void {
+    if (frame.code === "late") this.counters.late++;
+    if (frame.code === "late" || frame.code === "no_slot") return;
+    if (frame.code === "bad_draft") this.counters.refused++;
+    const now = performance.now();
+    if (now - this.#noticeAt < NOTICE_EVERY_MS) {
+      this.#unnoticed++;
+      return;
+    }
+    const fields = { code: frame.code, reason: frame.message, slot: frame.slot, unlogged: this.#unnoticed };
+    this.#options.log.warn(fields, "draft link: the engine refused a frame");
+    this.#noticeAt = now;
+    this.#unnoticed = 0;
+  }
+}
+
+/** True if what a drafter learnt from one engine holds for the other; the cost table is kept current by the steps. */
+function sameShape(a: EngineInfo, b: EngineInfo): boolean {
+  return (
+    a.vocabHash === b.vocabHash &&
+    a.nVocab === b.nVocab &&
+    a.model === b.model &&
+    a.nSlots === b.nSlots &&
+    a.maxNodes === b.maxNodes &&
+    a.tree === b.tree &&
+    a.maxChain === b.maxChain &&
+    a.topK === b.topK
+  );
+}

@@ -1,0 +1,162 @@
+/**
+ * The main thread's handle on drafting: starts the worker thread that drafts, starts it again when it dies, and knows its
+ * last status. Whatever happens in the worker, the proxy goes on and the engine decodes without drafts.
+ */
+import { EventEmitter, once } from "node:events";
+import { Worker } from "node:worker_threads";
+import type { DraftingSnapshot } from "../engine/engine.ts";
+import { messageOf } from "../errors.ts";
+import type { LinkLog } from "./client.ts";
+import { LatencyRing } from "./latency.ts";
+import type { StatusMessage, StopMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
+
+export interface DraftingHostOptions {
+  /** Path of the engine's draft socket; it need not exist yet. */
+  socketPath: string;
+  /** Successors per node to ask the engine for, 1 … 64. @default 12 */
+  topK?: number;
+  /** Plain data, handed to the drafter as it is. @default {} */
+  drafter?: object;
+  log: LinkLog;
+  /** Module that exports createDrafter(info, options). @default this program's drafter */
+  drafterModule?: string;
+  /** Time between status messages of the worker, ms. @default 250 */
+  statusMs?: number;
+  /** Waits before a dead worker is started again double from `firstMs` to `maxMs`. @default 100 … 10000 ms */
+  restart?: { firstMs: number; maxMs: number };
+}
+
+export interface DraftingHostEvents {
+  /** After every status message of the worker, and when it died. */
+  status: [snapshot: DraftingSnapshot];
+}
+
+/** A worker that lived as long as this is started again at once when it dies, ms. */
+const STABLE_MS = 30_000;
+const STOP_GRACE_MS = 2000;
+
+export class DraftingHost extends EventEmitter<DraftingHostEvents> {
+  readonly #options: DraftingHostOptions;
+  readonly #firstMs: number;
+  readonly #maxMs: number;
+  readonly #draftLatency = new LatencyRing();
+  readonly #linkLatency = new LatencyRing();
+  #worker: Worker | undefined;
+  #status: StatusMessage | undefined;
+  #running = false;
+  #restarts = 0;
+  #waitMs: number;
+  #startedAt = 0;
+  #retry: NodeJS.Timeout | undefined;
+
+  constructor(options: DraftingHostOptions) {
+    super();
+    this.#options = options;
+    this.#firstMs = options.restart?.firstMs ?? 100;
+    this.#maxMs = options.restart?.maxMs ?? 10_000;
+    this.#waitMs = this.#firstMs;
+  }
+
+  /** How often the worker was started again after it died. */
+  get restarts(): number {
+    return this.#restarts;
+  }
+
+  /** Starts the worker and returns at once; `status` tells when the link is up. */
+  start(): void {
+    if (this.#running) return;
+    this.#running = true;
+    this.#waitMs = this.#firstMs;
+    this.#spawn();
+  }
+
+  /** Ends the connection and the worker; resolves when it is gone, after 2 s at the latest. */
+  async stop(): Promise<void> {
+    this.#running = false;
+    clearTimeout(this.#retry);
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    const gone = once(worker, "exit");
+    const stop: StopMessage = { type: "stop" };
+    worker.postMessage(stop);
+    const overdue = setTimeout(() => void worker.terminate(), STOP_GRACE_MS);
+    await gone;
+    clearTimeout(overdue);
+  }
+
+  /** For /aded/status; counts are at most `statusMs` old, and null where nothing was measured yet. */
+  snapshot(): DraftingSnapshot {
+    const stats = this.#status?.stats;
+    return {
+      link: this.#running ? (this.#status?.link ?? "connecting") : "off",
+      tree: this.#status?.tree,
+      steps: stats?.steps ?? 0,
+      tokens: stats?.tokens ?? 0,
+      tokens_per_step: stats === undefined || stats.steps === 0 ? null : stats.tokensPerStep,
+      draft_us: this.#draftLatency.quantiles(),
+      link_us: this.#linkLatency.quantiles(),
+      cost_us: stats?.costUs ?? {},
+      matrix: stats?.matrix ?? { rows: 0, bytes: 0, limit: 0 },
+      controller: stats?.controller ?? { asleep: 0, nodes: 0 },
+      drafted_nodes: stats?.draftedNodes ?? 0,
+      accepted_nodes: stats?.acceptedNodes ?? 0,
+      late: this.#status?.counters.late ?? 0,
+      refused: this.#status?.counters.refused ?? 0,
+      restarts: this.#restarts,
+    };
+  }
+
+  #spawn(): void {
+    const { socketPath, topK = 12, drafter = {}, drafterModule, statusMs = 250, log } = this.#options;
+    const workerData: WorkerInput = {
+      socketPath,
+      topK,
+      drafterModule: drafterModule ?? new URL("../drafter/drafter.ts", import.meta.url).href,
+      drafterOptions: drafter,
+      draftLatency: this.#draftLatency.buffer,
+      linkLatency: this.#linkLatency.buffer,
+      statusMs,
+    };
+    const worker = new Worker(new URL("./worker-boot.mjs", import.meta.url), {
+      name: "aded-drafter",
+      execArgv: [],
+      workerData,
+    });
+    this.#worker = worker;
+    this.#startedAt = performance.now();
+    let reason = "it ended by itself";
+    worker.on("message", (message: WorkerMessage) => this.#onMessage(message));
+    worker.on("error", (error: unknown) => {
+      reason = messageOf(error);
+      log.error({ err: error, reason }, "the drafter's worker thread crashed");
+    });
+    worker.on("exit", (status) => {
+      this.#worker = undefined;
+      this.#onExit(status, reason);
+    });
+  }
+
+  #onMessage(message: WorkerMessage): void {
+    if (message.type === "log") {
+      this.#options.log[message.level](message.fields, message.message);
+      return;
+    }
+    this.#status = message;
+    this.emit("status", this.snapshot());
+  }
+
+  #onExit(status: number, reason: string): void {
+    if (this.#status !== undefined) this.#status = { ...this.#status, link: "connecting" };
+    if (this.#running) {
+      if (performance.now() - this.#startedAt >= STABLE_MS) this.#waitMs = this.#firstMs;
+      const fields = { status, reason, retry_ms: this.#waitMs };
+      this.#options.log.warn(fields, "drafting is down, decoding goes on without drafts");
+      this.#retry = setTimeout(() => {
+        this.#restarts++;
+        this.#spawn();
+      }, this.#waitMs);
+      this.#waitMs = Math.min(this.#waitMs * 2, this.#maxMs);
+    }
+    this.emit("status", this.snapshot());
+  }
+}
