@@ -93,8 +93,9 @@ export interface DrafterStats {
 }
 
 /**
- * One drafter serves one engine connection. Calls come in the order of the frames. Never throws on the hot path:
- * no draft means a plain step.
+ * One drafter serves one model in one engine. It outlives a lost connection: every begin is then followed by an end
+ * ("error"), and new begins come once the link is back. Calls come in the order of the frames. Never throws on the hot
+ * path: no draft means a plain step.
  */
 export interface Drafter {
   begin(request: BeginRequest): void;
