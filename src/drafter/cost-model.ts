@@ -1,0 +1,67 @@
+/**
+ * What a forward pass of n tokens costs. Starts from the engine's measured table, interpolated between its points, and follows what the
+ * steps really take: each measurement moves its own n fast and, since the machine's speed and the context's length change all of
+ * them, every other n slowly by the same ratio.
+ */
+
+/** Weight of a measurement for its own n. */
+const OWN_RATE = 0.15;
+/** Weight of a measurement for all n. */
+const COMMON_RATE = 0.05;
+/** One measurement counts as at most this ratio off, so that a hiccup does not upset the table. */
+const MOST_RATIO = 1.3;
+
+export class CostModel {
+  /** Largest n known. */
+  readonly most: number;
+  private readonly cost: Float64Array;
+  private scale = 1;
+
+  /**
+   * @param tokens ascending numbers of tokens
+   * @param us µs of a forward pass of that many, same length; may be empty: then every pass costs the same
+   * @param most largest n that will be asked for
+   */
+  constructor(tokens: Int32Array, us: Float32Array, most: number) {
+    this.most = most;
+    this.cost = new Float64Array(most + 1);
+    for (let n = 1; n <= most; n++) this.cost[n] = interpolate(tokens, us, n);
+  }
+
+  /** µs of a forward pass of n tokens, 1 … most. */
+  us(n: number): number {
+    return this.cost[n < 1 ? 1 : n > this.most ? this.most : n] * this.scale;
+  }
+
+  /** Counts a measured pass. Ignores what cannot be one. */
+  observe(n: number, us: number): void {
+    if (!(us > 0) || n < 1 || n > this.most) return;
+    const ratio = Math.min(MOST_RATIO, Math.max(1 / MOST_RATIO, us / this.us(n)));
+    this.scale *= ratio ** COMMON_RATE;
+    this.cost[n] *= ratio ** OWN_RATE;
+  }
+
+  /** The least that one more token can cost, on average, going from n to any larger number: µs per token. */
+  leastSlope(n: number): number {
+    const from = this.us(n);
+    let least = Number.POSITIVE_INFINITY;
+    for (let m = n + 1; m <= this.most; m++) {
+      const slope = (this.us(m) - from) / (m - n);
+      if (slope < least) least = slope;
+    }
+    return least > 0 && least < Number.POSITIVE_INFINITY ? least : 0;
+  }
+}
+
+function interpolate(tokens: Int32Array, us: Float32Array, n: number): number {
+  const points = Math.min(tokens.length, us.length);
+  if (points === 0) return 1;
+  if (n <= tokens[0]) return us[0];
+  for (let i = 1; i < points; i++) {
+    if (n <= tokens[i]) {
+      const share = (n - tokens[i - 1]) / (tokens[i] - tokens[i - 1]);
+      return us[i - 1] + share * (us[i] - us[i - 1]);
+    }
+  }
+  return (us[points - 1] * n) / tokens[points - 1];
+}

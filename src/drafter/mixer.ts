@@ -1,0 +1,58 @@
+/**
+ * Adds up the evidence of several sources for one token: logistic mixing as in context-mixing compressors (M. Mahoney, "Adaptive Weighing of
+ * Context Models for Lossless Data Compression", 2005). p = squash(bias + sum w_i * stretch(p_i)), with a set of weights per
+ * situation, moved after every outcome along the gradient of the coding cost.
+ */
+
+export interface MixerOptions {
+  /** Step of the gradient descent. @default 0.02 */
+  rate?: number;
+}
+
+export class Mixer {
+  readonly inputs: number;
+  private readonly weights: Float32Array;
+  private readonly rate: number;
+
+  /**
+   * @param inputs number of sources
+   * @param sets number of situations that have weights of their own
+   * @param initial weight per source at the start
+   */
+  constructor(inputs: number, sets: number, initial: readonly number[], options: MixerOptions = {}) {
+    this.inputs = inputs;
+    this.rate = options.rate ?? 0.02;
+    this.weights = new Float32Array(sets * (inputs + 1));
+    for (let set = 0; set < sets; set++) {
+      for (let i = 0; i < inputs; i++) this.weights[set * (inputs + 1) + i] = initial[i];
+    }
+  }
+
+  /**
+   * The mixed probability.
+   *
+   * @param stretched ln(p/(1-p)) per source from index `offset` on, 0 for a source that knows nothing
+   */
+  mix(set: number, stretched: Float32Array, offset: number): number {
+    const { weights, inputs } = this;
+    const base = set * (inputs + 1);
+    let sum = weights[base + inputs];
+    for (let i = 0; i < inputs; i++) sum += weights[base + i] * stretched[offset + i];
+    return 1 / (1 + Math.exp(-sum));
+  }
+
+  /** Learns that the outcome (0 … 1) followed where `mix` had given `mixed`. */
+  learn(set: number, stretched: Float32Array, offset: number, mixed: number, outcome: number): void {
+    const { weights, inputs } = this;
+    const base = set * (inputs + 1);
+    const step = this.rate * (outcome - mixed);
+    for (let i = 0; i < inputs; i++) weights[base + i] += step * stretched[offset + i];
+    weights[base + inputs] += step;
+  }
+}
+
+/** ln(p/(1-p)), with p kept away from 0 and 1. */
+export function stretch(p: number): number {
+  const q = Math.min(Math.max(p, 0.0005), 0.9995);
+  return Math.log(q / (1 - q));
+}

@@ -1,0 +1,76 @@
+/** Every setting of the drafter, with unit, default and bounds. */
+import { AdedError } from "../errors.ts";
+
+export interface DrafterOptions {
+  /** Hard bound on the memory of all matrices together, bytes, at least 1 MiB. @default 268435456 (256 MiB) */
+  matrixBytes?: number;
+  /** Successors kept per matrix row, 1 … 64. @default 12 */
+  matrixWidth?: number;
+  /** Learning scopes held at once; past that the one used longest ago is forgotten. @default 64 */
+  maxScopes?: number;
+  /** Weight of the newest distribution in a tri-gram row, 0 … 1. @default 0.6 */
+  trigramRate?: number;
+  /** Weight of the newest distribution in a bi-gram row, 0 … 1. @default 0.3 */
+  bigramRate?: number;
+  /** Weight of the newest distribution in the uni-gram row, 0 … 1. @default 0.02 */
+  unigramRate?: number;
+  /** How the tree is found. @default "best-first" (docs/drafter.md shows both) */
+  search?: "puct" | "best-first";
+  /** PUCT's c: weight of exploration. @default 0.1 */
+  exploration?: number;
+  /** PUCT's iterations per wanted node, at least 1. @default 1.25 */
+  effort?: number;
+  /** Most nodes per slot and step, 1 … 1024. @default 32 */
+  maxNodes?: number;
+  /** Deepest level of a tree, 1 … 64. @default 16 */
+  maxDepth?: number;
+  /** Draft that many nodes at every step, whether they pay or not: for measurements. @default undefined: the controller decides */
+  fixedNodes?: number;
+  /** What drafting adds to a step beside the larger forward pass, µs: the link's round trip and the search. @default 150 */
+  overheadUs?: number;
+  /** Seed of everything that chance decides. @default 1 */
+  seed?: number;
+}
+
+export type ResolvedDrafterOptions = Required<Omit<DrafterOptions, "fixedNodes">> &
+  Pick<DrafterOptions, "fixedNodes">;
+
+/** Fills in the defaults. Throws ADED_CONFIG for a value out of bounds. */
+export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDrafterOptions {
+  const resolved: ResolvedDrafterOptions = {
+    matrixBytes: bounded("matrixBytes", options.matrixBytes, 256 * 2 ** 20, 2 ** 20, 2 ** 40),
+    matrixWidth: bounded("matrixWidth", options.matrixWidth, 12, 1, 64),
+    maxScopes: bounded("maxScopes", options.maxScopes, 64, 1, 65536),
+    trigramRate: bounded("trigramRate", options.trigramRate, 0.6, 0, 1),
+    bigramRate: bounded("bigramRate", options.bigramRate, 0.3, 0, 1),
+    unigramRate: bounded("unigramRate", options.unigramRate, 0.02, 0, 1),
+    search: options.search ?? "best-first",
+    exploration: bounded("exploration", options.exploration, 0.1, 0, 1000),
+    effort: bounded("effort", options.effort, 1.25, 1, 100),
+    maxNodes: bounded("maxNodes", options.maxNodes, 32, 1, 1024),
+    maxDepth: bounded("maxDepth", options.maxDepth, 16, 1, 64),
+    overheadUs: bounded("overheadUs", options.overheadUs, 150, 0, 1e9),
+    seed: bounded("seed", options.seed, 1, -(2 ** 31), 2 ** 32),
+  };
+  if (options.fixedNodes !== undefined) {
+    resolved.fixedNodes = bounded("fixedNodes", options.fixedNodes, 0, 0, 1024);
+    resolved.maxNodes = Math.max(1, resolved.fixedNodes);
+  }
+  return resolved;
+}
+
+function bounded(
+  name: string,
+  value: number | undefined,
+  fallback: number,
+  least: number,
+  most: number,
+): number {
+  if (value === undefined) return fallback;
+  if (!(value >= least && value <= most)) {
+    throw new AdedError("ADED_CONFIG", `drafter option ${name} = ${value} is out of range`, {
+      hint: `set ${name} to a number from ${least} to ${most}, or leave it out for the default (${fallback})`,
+    });
+  }
+  return value;
+}

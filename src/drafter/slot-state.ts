@@ -1,0 +1,74 @@
+/** What the drafter knows of one slot: what it holds, the request that runs in it, the draft that is out. */
+import type { SlotDraft } from "./draft.ts";
+import { DraftTree } from "./draft-tree.ts";
+import { Evidence, MAX_CHILDREN, type PriorContext } from "./prior.ts";
+import type { Scope } from "./scopes.ts";
+import { SuffixIndex } from "./suffix-index.ts";
+import type { TrigramMatrix } from "./trigram-matrix.ts";
+
+export class SlotState implements PriorContext {
+  readonly slot: number;
+  /** Stays after a request ends: the next `begin` may keep part of it. */
+  readonly suffix = new SuffixIndex();
+  readonly tree: DraftTree;
+  readonly evidence: Evidence;
+  scope: Scope;
+  /** Task id of the request that runs; -1 when none does. */
+  id = -1;
+  /** The request lets drafts in. */
+  drafts = false;
+  greedy = true;
+  sharpness = 1;
+  /** So far every token was the likeliest of the raw logits, so a rejected node's likeliest is what the model would have put there. */
+  plainArgmax = false;
+  /** The tree was grown for the step that is being decoded. */
+  live = false;
+  /** Nodes sent, and the accepted nodes that their path probabilities promised. */
+  sent = 0;
+  promised = 0;
+  readonly lastIds: Int32Array;
+  lastCount = 0;
+  private readonly tokens: Int32Array;
+  private readonly parents: Int32Array;
+  /** Answers by number of nodes, made once each: views on `tokens` and `parents`. */
+  private readonly answers: (SlotDraft | undefined)[] = [];
+
+  /**
+   * @param maxNodes most nodes of a draft
+   * @param maxExpansions cells that the search may expand per draft
+   * @param width successors of the last position that are remembered
+   */
+  constructor(slot: number, scope: Scope, maxNodes: number, maxExpansions: number, width: number) {
+    this.slot = slot;
+    this.scope = scope;
+    this.tree = new DraftTree(maxNodes, MAX_CHILDREN, maxExpansions);
+    this.evidence = new Evidence(this.tree.capacity);
+    this.lastIds = new Int32Array(width);
+    this.tokens = new Int32Array(maxNodes);
+    this.parents = new Int32Array(maxNodes);
+  }
+
+  get matrix(): TrigramMatrix {
+    return this.scope.matrix;
+  }
+
+  /** The first `nodes` picked nodes as an answer to the engine. Valid until the slot's next call. */
+  answer(nodes: number, sleep: number): SlotDraft {
+    let answer = this.answers[nodes];
+    if (answer === undefined) {
+      answer = {
+        slot: this.slot,
+        tokens: this.tokens.subarray(0, nodes),
+        parents: this.parents.subarray(0, nodes),
+        sleep: 0,
+      };
+      this.answers[nodes] = answer;
+    }
+    this.tree.write(nodes, this.tokens, this.parents);
+    answer.sleep = sleep;
+    this.sent = nodes;
+    this.promised = 0;
+    for (let i = 0; i < nodes; i++) this.promised += this.tree.path[this.tree.order[i]];
+    return answer;
+  }
+}

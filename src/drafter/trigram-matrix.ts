@@ -1,0 +1,368 @@
+/**
+ * The adaptive tri-gram matrix: row (a, b) holds the likeliest successors of the tokens a, b with their probabilities,
+ * learnt from the model's own distributions (ADED, arXiv 2407.12021, section 3.1). Bi-gram rows (NONE, b) and the uni-gram
+ * row (NONE, NONE) live in the same table for back-off.
+ *
+ * The index is open-addressed and split into 256 shards by hash, each of which grows alone: no step ever waits for
+ * one big rehash. Everything allocated is taken from a budget first; when that is spent, the least useful row goes (a clock with a second chance,
+ * looking at a bounded number of rows).
+ */
+import type { MemoryBudget } from "./memory-budget.ts";
+import { RowStore } from "./row-store.ts";
+
+/** Stands for "no token" in a key. */
+export const NONE = -1;
+
+const SHARDS = 256;
+const FIRST_SHARD_SLOTS = 8;
+/** Entries that fall below this probability are dropped. */
+const LEAST_PROB = 1e-4;
+const CLOCK_STEPS = 24;
+const MOST_USE = 3;
+
+export interface TrigramMatrixOptions {
+  /** Most successors kept per row, 1 … 255. @default 12 */
+  width?: number;
+  /** log2 of the rows allocated at a time. @default 12 (4,096 rows, 428 KiB at width 12) */
+  chunkShift?: number;
+}
+
+export class TrigramMatrix {
+  readonly width: number;
+  private readonly rows: RowStore;
+  private readonly budget: MemoryBudget;
+  /** Row + 1, or 0 for a free slot. */
+  private readonly shards: Int32Array[] = [];
+  private readonly shardRows = new Int32Array(SHARDS);
+  private indexBytes = 0;
+  private hand = 0;
+  private evictions = 0;
+  private readonly mergedIds: Int32Array;
+  private readonly mergedProbs: Float32Array;
+
+  /** @param budget what it may allocate from, perhaps shared with other matrices */
+  constructor(budget: MemoryBudget, options: TrigramMatrixOptions = {}) {
+    const width = options.width ?? 12;
+    this.width = width;
+    this.budget = budget;
+    this.rows = new RowStore(width, options.chunkShift ?? 12, budget);
+    this.mergedIds = new Int32Array(2 * width);
+    this.mergedProbs = new Float32Array(2 * width);
+    const empty = new Int32Array(0);
+    for (let i = 0; i < SHARDS; i++) this.shards.push(empty);
+  }
+
+  /** Rows held. */
+  get rowCount(): number {
+    return this.rows.count;
+  }
+
+  /** Bytes allocated, index included. */
+  get bytes(): number {
+    return this.rows.bytes + this.indexBytes;
+  }
+
+  /** Bytes that one chunk of rows takes: the step in which it grows and shrinks. */
+  get chunkBytes(): number {
+    return this.rows.chunkBytes;
+  }
+
+  /** True when the next new row needs a new chunk. */
+  get wantsChunk(): boolean {
+    return this.rows.count >>> this.rows.shift === this.rows.chunks.length;
+  }
+
+  /** Rows evicted so far. */
+  get evicted(): number {
+    return this.evictions;
+  }
+
+  /** The row of (a, b), or -1. `a` may be NONE (bi-gram), or both (uni-gram). */
+  find(a: number, b: number): number {
+    const hash = hashPair(a, b);
+    const shard = this.shards[hash >>> 24];
+    const mask = shard.length - 1;
+    if (mask < 0) return -1;
+    const { chunks, shift, mask: inChunk } = this.rows;
+    for (let at = hash & mask; ; at = (at + 1) & mask) {
+      const row = shard[at] - 1;
+      if (row < 0) return -1;
+      const chunk = chunks[row >>> shift];
+      const i = row & inChunk;
+      if (chunk.keyA[i] === a && chunk.keyB[i] === b) return row;
+    }
+  }
+
+  /**
+   * Copies a row's successors, likeliest first, into `ids` and `probs` (at least `width` long), marks the row as useful
+   * and returns how many there are.
+   */
+  read(row: number, ids: Int32Array, probs: Float32Array): number {
+    const { chunks, shift, mask, width } = this.rows;
+    const chunk = chunks[row >>> shift];
+    const i = row & mask;
+    const size = chunk.size[i];
+    const base = i * width;
+    for (let j = 0; j < size; j++) {
+      ids[j] = chunk.ids[base + j];
+      probs[j] = chunk.probs[base + j];
+    }
+    if (chunk.use[i] < MOST_USE) chunk.use[i]++;
+    return size;
+  }
+
+  /** How many updates a row has had, at most 255. */
+  seen(row: number): number {
+    return this.rows.chunks[row >>> this.rows.shift].seen[row & this.rows.mask];
+  }
+
+  /**
+   * Moves row (a, b) towards a distribution: new = rate * given + (1 - rate) * old; a new row takes it as it is.
+   *
+   * @param ids k successors from index `offset` on, likeliest first
+   * @param probs their probabilities, same layout
+   * @param rate weight of the given distribution, 0 … 1; the first updates of a row weigh at least 1/(updates + 1)
+   */
+  update(
+    a: number,
+    b: number,
+    ids: Int32Array,
+    probs: Float32Array,
+    offset: number,
+    k: number,
+    rate: number,
+  ): void {
+    let row = this.find(a, b);
+    const isNew = row < 0;
+    if (isNew) row = this.insert(a, b);
+    if (row < 0) return;
+    const { chunks, shift, mask, width } = this.rows;
+    const chunk = chunks[row >>> shift];
+    const i = row & mask;
+    const base = i * width;
+    const rowIds = chunk.ids;
+    const rowProbs = chunk.probs;
+    const { mergedIds, mergedProbs } = this;
+    const given = Math.min(k, width);
+    const old = isNew ? 0 : chunk.size[i];
+    const weight = isNew ? 1 : Math.max(rate, 1 / (chunk.seen[i] + 1));
+    let n = 0;
+    for (let j = 0; j < old; j++) {
+      mergedIds[n] = rowIds[base + j];
+      mergedProbs[n++] = rowProbs[base + j] * (1 - weight);
+    }
+    for (let j = 0; j < given; j++) {
+      const id = ids[offset + j];
+      const p = probs[offset + j] * weight;
+      let at = 0;
+      while (at < old && mergedIds[at] !== id) at++;
+      if (at < old) {
+        mergedProbs[at] += p;
+      } else {
+        mergedIds[n] = id;
+        mergedProbs[n++] = p;
+      }
+    }
+    sortDescending(mergedIds, mergedProbs, n);
+    let size = Math.min(n, width);
+    while (size > 0 && !(mergedProbs[size - 1] >= LEAST_PROB)) size--;
+    for (let j = 0; j < size; j++) {
+      rowIds[base + j] = mergedIds[j];
+      rowProbs[base + j] = mergedProbs[j];
+    }
+    chunk.size[i] = size;
+    if (chunk.seen[i] < 255) chunk.seen[i]++;
+    if (chunk.use[i] < MOST_USE) chunk.use[i]++;
+  }
+
+  /** Frees the last chunk with all its rows, for another matrix of the same budget. False if there is none. */
+  releaseChunk(): boolean {
+    const { rows } = this;
+    if (rows.chunks.length === 0) return false;
+    const first = (rows.chunks.length - 1) << rows.shift;
+    for (let row = first; row < rows.count; row++) this.unlink(row);
+    this.evictions += Math.max(0, rows.count - first);
+    rows.dropLastChunk();
+    this.hand = 0;
+    return true;
+  }
+
+  /** Frees everything. */
+  clear(): void {
+    while (this.rows.chunks.length > 0) this.rows.dropLastChunk();
+    const empty = new Int32Array(0);
+    for (let i = 0; i < SHARDS; i++) this.shards[i] = empty;
+    this.shardRows.fill(0);
+    this.budget.give(this.indexBytes);
+    this.indexBytes = 0;
+    this.hand = 0;
+  }
+
+  /** Checks every invariant (for tests; reads everything). Returns what is broken, in words; empty if nothing is. */
+  checkIntegrity(): string[] {
+    const faults: string[] = [];
+    const { rows } = this;
+    let linked = 0;
+    let indexBytes = 0;
+    for (let s = 0; s < SHARDS; s++) {
+      const shard = this.shards[s];
+      indexBytes += shard.byteLength;
+      let inShard = 0;
+      for (const entry of shard) if (entry !== 0) inShard++;
+      if (inShard !== this.shardRows[s])
+        faults.push(`shard ${s} counts ${this.shardRows[s]}, holds ${inShard}`);
+      if (shard.length > 0 && inShard === shard.length) faults.push(`shard ${s} has no free slot`);
+      linked += inShard;
+    }
+    if (linked !== rows.count) faults.push(`index links ${linked} rows, store has ${rows.count}`);
+    if (indexBytes !== this.indexBytes) faults.push(`index counts ${this.indexBytes} B, holds ${indexBytes}`);
+    for (let row = 0; row < rows.count; row++) {
+      const chunk = rows.chunks[row >>> rows.shift];
+      const i = row & rows.mask;
+      const found = this.find(chunk.keyA[i], chunk.keyB[i]);
+      if (found !== row) faults.push(`row ${row} (${chunk.keyA[i]}, ${chunk.keyB[i]}) is found as ${found}`);
+      let sum = 0;
+      for (let j = 0; j < chunk.size[i]; j++) {
+        const p = chunk.probs[i * rows.width + j];
+        sum += p;
+        if (!(p >= LEAST_PROB && p <= 1.001)) faults.push(`row ${row} entry ${j} has probability ${p}`);
+        if (j > 0 && p > chunk.probs[i * rows.width + j - 1]) faults.push(`row ${row} is not sorted at ${j}`);
+        for (let l = 0; l < j; l++) {
+          if (chunk.ids[i * rows.width + l] === chunk.ids[i * rows.width + j])
+            faults.push(`row ${row} repeats a token`);
+        }
+      }
+      if (sum > 1.01) faults.push(`row ${row} sums to ${sum}`);
+    }
+    if (this.budget.used > this.budget.limit)
+      faults.push(`${this.budget.used} B used of ${this.budget.limit}`);
+    return faults;
+  }
+
+  /** A row for a key that is not there yet; -1 if there is no room at all. */
+  private insert(a: number, b: number): number {
+    const hash = hashPair(a, b);
+    const s = hash >>> 24;
+    const slots = this.shards[s].length;
+    let row = -1;
+    if ((this.shardRows[s] + 1) * 4 > slots * 3 && !this.growShard(s) && this.shardRows[s] + 1 >= slots) {
+      // The shard is full and may not grow: one of its own rows makes way.
+      if (slots === 0) return -1;
+      row = this.evictFromShard(hash);
+    }
+    if (row < 0) row = this.rows.add();
+    if (row < 0) row = this.evictByClock();
+    if (row < 0) return -1;
+    const chunk = this.rows.chunks[row >>> this.rows.shift];
+    const i = row & this.rows.mask;
+    chunk.keyA[i] = a;
+    chunk.keyB[i] = b;
+    chunk.size[i] = 0;
+    chunk.seen[i] = 0;
+    chunk.use[i] = 0;
+    place(this.shards[s], hash, row);
+    this.shardRows[s]++;
+    return row;
+  }
+
+  private growShard(s: number): boolean {
+    const old = this.shards[s];
+    const slots = old.length === 0 ? FIRST_SHARD_SLOTS : old.length * 2;
+    if (!this.budget.take(slots * 4)) return false;
+    const grown = new Int32Array(slots);
+    for (const entry of old) if (entry !== 0) place(grown, this.hashOf(entry - 1), entry - 1);
+    this.shards[s] = grown;
+    this.budget.give(old.byteLength);
+    this.indexBytes += grown.byteLength - old.byteLength;
+    return true;
+  }
+
+  /** Takes the least useful of the next few rows under the clock's hand out of the index; -1 if there are none. */
+  private evictByClock(): number {
+    const { rows } = this;
+    if (rows.count === 0) return -1;
+    let victim = -1;
+    let least = MOST_USE + 1;
+    for (let step = 0; step < CLOCK_STEPS && least > 0; step++) {
+      if (this.hand >= rows.count) this.hand = 0;
+      const row = this.hand++;
+      const chunk = rows.chunks[row >>> rows.shift];
+      const i = row & rows.mask;
+      if (chunk.use[i] < least) {
+        least = chunk.use[i];
+        victim = row;
+      }
+      if (chunk.use[i] > 0) chunk.use[i]--;
+    }
+    this.unlink(victim);
+    this.evictions++;
+    return victim;
+  }
+
+  private evictFromShard(hash: number): number {
+    const shard = this.shards[hash >>> 24];
+    const mask = shard.length - 1;
+    let at = hash & mask;
+    while (shard[at] === 0) at = (at + 1) & mask;
+    const row = shard[at] - 1;
+    this.unlink(row);
+    this.evictions++;
+    return row;
+  }
+
+  /** Takes a row out of the index and closes the gap (backward shift: no tombstones). */
+  private unlink(row: number): void {
+    const hash = this.hashOf(row);
+    const s = hash >>> 24;
+    const shard = this.shards[s];
+    const mask = shard.length - 1;
+    let hole = hash & mask;
+    while (shard[hole] !== row + 1) hole = (hole + 1) & mask;
+    for (let at = (hole + 1) & mask; shard[at] !== 0; at = (at + 1) & mask) {
+      const home = this.hashOf(shard[at] - 1) & mask;
+      if (((at - home) & mask) >= ((at - hole) & mask)) {
+        shard[hole] = shard[at];
+        hole = at;
+      }
+    }
+    shard[hole] = 0;
+    this.shardRows[s]--;
+  }
+
+  private hashOf(row: number): number {
+    const chunk = this.rows.chunks[row >>> this.rows.shift];
+    const i = row & this.rows.mask;
+    return hashPair(chunk.keyA[i], chunk.keyB[i]);
+  }
+}
+
+/** 32 well-mixed bits: the upper 8 choose the shard, the lower ones the slot. */
+function hashPair(a: number, b: number): number {
+  let h = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca77);
+  h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d);
+  h = Math.imul(h ^ (h >>> 12), 0x297a2d39);
+  return (h ^ (h >>> 15)) >>> 0;
+}
+
+function place(shard: Int32Array, hash: number, row: number): void {
+  const mask = shard.length - 1;
+  let at = hash & mask;
+  while (shard[at] !== 0) at = (at + 1) & mask;
+  shard[at] = row + 1;
+}
+
+/** Insertion sort of two parallel arrays: short and nearly sorted already. */
+function sortDescending(ids: Int32Array, probs: Float32Array, n: number): void {
+  for (let i = 1; i < n; i++) {
+    const id = ids[i];
+    const p = probs[i];
+    let j = i - 1;
+    while (j >= 0 && probs[j] < p) {
+      ids[j + 1] = ids[j];
+      probs[j + 1] = probs[j];
+      j--;
+    }
+    ids[j + 1] = id;
+    probs[j + 1] = p;
+  }
+}
