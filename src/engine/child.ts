@@ -1,17 +1,33 @@
 /**
  * Child processes that never outlive us. Each runs in a process group of its own (so that Ctrl-C reaches only us and
- * we decide the order), and the whole group is ended on abort and, as a last resort, when this process exits.
+ * we decide the order), and the whole group is ended on abort and when this process exits. A small shell script that
+ * holds the other end of a pipe ends them when this process is killed and can do nothing any more.
  */
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import type { Readable } from "node:stream";
+import type { Readable, Writable } from "node:stream";
 import { AdedError, messageOf } from "../errors.ts";
 
 /** From SIGTERM to SIGKILL when work is aborted, ms: all of Ctrl-C must be over within two seconds. */
 const ABORT_GRACE_MS = 800;
 
+/**
+ * Reads "+ PID" and "- PID" lines; at the end of the input, which is the end of this process, kills the groups still
+ * listed. In plain POSIX shell, because prctl(PR_SET_PDEATHSIG) is Linux only and bound to a thread.
+ */
+const GUARD = `
+groups=" "
+while read -r op pid; do
+  case $op in
+    +) groups="$groups$pid " ;;
+    -) groups="\${groups%% $pid *} \${groups#* $pid }" ;;
+  esac
+done
+for pid in $groups; do kill -KILL "-$pid" 2>/dev/null; done
+`;
+
 const groups = new Set<number>();
-let exitHookInstalled = false;
+let guard: Writable | undefined;
 
 /** Sends `signal` to the whole group of `pid`. A group that is gone (macOS: EPERM when only zombies are left) is no error. */
 export function killGroup(pid: number, signal: NodeJS.Signals): void {
@@ -34,21 +50,36 @@ export function killAllGroups(): void {
  * `child.pid` is undefined when it could not be started; the "error" event then says why.
  */
 export function spawnGroup(command: string, args: readonly string[], options: SpawnOptions): ChildProcess {
-  if (!exitHookInstalled) {
-    exitHookInstalled = true;
-    process.on("exit", killAllGroups);
-  }
+  guard ??= startGuard();
   const child = spawn(command, args, { ...options, detached: true });
   const pid = child.pid;
   if (pid !== undefined) {
     groups.add(pid);
-    // The leader is gone: what it left behind in its group must go too.
+    guard.write(`+ ${pid}\n`);
     child.once("exit", () => {
+      // the leader is gone: what it left behind in its group must go too
       killGroup(pid, "SIGKILL");
       groups.delete(pid);
+      guard?.write(`- ${pid}\n`);
     });
   }
   return child;
+}
+
+function startGuard(): Writable {
+  process.on("exit", killAllGroups);
+  const child = spawn("/bin/sh", ["-c", GUARD], {
+    detached: true,
+    stdio: ["pipe", "ignore", "ignore"],
+    cwd: "/",
+  });
+  const stdin = child.stdin as Writable & { unref?: () => void };
+  // neither the script nor a fault of it may keep this process alive or end it: the exit hook is still there
+  child.on("error", () => {});
+  stdin.on("error", () => {});
+  child.unref();
+  stdin.unref?.();
+  return stdin;
 }
 
 export interface RunOptions {

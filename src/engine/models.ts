@@ -249,3 +249,10 @@ export async function listModelFiles(): Promise<ModelFile[]> {
     })),
   );
 }
+
+/** Path of a known model's file if it has been fetched. */
+export function findKnownFile(name: string = defaultModelName): string | undefined {
+  const known = findKnown(name);
+  const file = known && homePath("models", known.file);
+  return file !== undefined && existsSync(file) ? file : undefined;
+}

@@ -1,0 +1,72 @@
+/**
+ * Installs the npm packages if that is still to be done. Plain JavaScript without dependencies: nothing is installed yet.
+ */
+import { spawn } from "node:child_process";
+import { statSync } from "node:fs";
+import path from "node:path";
+
+export const root = path.dirname(import.meta.dirname);
+
+const MIN_NODE = [20, 18, 1];
+
+/** Ends the process if this Node is too old. */
+export function checkNode() {
+  const have = process.versions.node.split(".").map(Number);
+  const differs = MIN_NODE.findIndex((part, i) => part !== have[i]);
+  if (differs === -1 || have[differs] > MIN_NODE[differs]) return;
+  console.error(
+    `aded: Node ${process.versions.node} is too old, ${MIN_NODE.join(".")} or later is needed (https://nodejs.org)`,
+  );
+  process.exit(1);
+}
+
+/** npm writes node_modules/.package-lock.json last: older than package-lock.json, or not there, means not (fully) installed. */
+export function isInstalled() {
+  try {
+    const installed = statSync(path.join(root, "node_modules", ".package-lock.json")).mtimeMs;
+    return installed >= statSync(path.join(root, "package-lock.json")).mtimeMs;
+  } catch {
+    return false;
+  }
+}
+
+/** Runs `npm ci` if need be. Ctrl-C ends it, with all that it started, and this process with status 130. */
+export async function ensureInstalled() {
+  if (isInstalled()) return;
+  console.error("aded: installing the npm packages (npm ci)");
+  const child = spawn("npm", ["ci", "--no-fund", "--no-audit"], {
+    cwd: root,
+    detached: true,
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  let interrupted = false;
+  const stop = () => {
+    interrupted = true;
+    kill(child, "SIGTERM");
+    setTimeout(() => kill(child, "SIGKILL"), 1000).unref();
+  };
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
+  for (const name of signals) process.on(name, stop);
+  const status = await new Promise((resolve) => {
+    child.on("error", (error) => {
+      console.error(`aded: could not run npm: ${error.message}`);
+      resolve(1);
+    });
+    child.on("exit", (code) => resolve(code ?? 1));
+  });
+  // whatever npm left behind in its group goes with it
+  kill(child, "SIGKILL");
+  for (const name of signals) process.off(name, stop);
+  if (interrupted) process.exit(130);
+  if (status !== 0) {
+    console.error("aded: npm ci failed; mend what it says above and run the same command again");
+    process.exit(1);
+  }
+}
+
+function kill(child, signal) {
+  if (child.pid === undefined) return;
+  try {
+    process.kill(-child.pid, signal);
+  } catch {}
+}

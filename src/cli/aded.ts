@@ -1,0 +1,42 @@
+/** The command line. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted. */
+import { Command, CommanderError } from "commander";
+import { programVersion } from "../main.ts";
+import { benchCommand } from "./bench.ts";
+import { doctorCommand } from "./doctor.ts";
+import { engineCommand } from "./engine.ts";
+import { installInterrupt, interruptSignal } from "./interrupt.ts";
+import { modelsCommand } from "./models.ts";
+import { reportError } from "./report.ts";
+import { serveCommand } from "./serve.ts";
+
+/** Runs one command; resolves with the exit status. */
+export async function main(argv: readonly string[]): Promise<number> {
+  const program = new Command("aded")
+    .description("adaptive draft-verification for llama.cpp: the same text, sooner")
+    .version(programVersion())
+    .showHelpAfterError("(--help shows what there is)");
+  for (const command of [serveCommand(), engineCommand(), modelsCommand(), benchCommand(), doctorCommand()]) {
+    program.addCommand(command);
+  }
+  settle(program);
+  installInterrupt();
+  try {
+    await program.parseAsync([...argv], { from: "user" });
+    interruptSignal.throwIfAborted();
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    if (error instanceof CommanderError) return helpWasAsked(error) ? 0 : 2;
+    // whatever broke because of Ctrl-C was not a fault
+    return reportError(interruptSignal.aborted ? interruptSignal.reason : error);
+  }
+}
+
+/** Makes every command throw instead of ending the process. */
+function settle(command: Command): void {
+  command.exitOverride();
+  for (const inner of command.commands) settle(inner);
+}
+
+function helpWasAsked({ code }: CommanderError): boolean {
+  return code === "commander.helpDisplayed" || code === "commander.version";
+}

@@ -1,0 +1,132 @@
+/** `aded doctor`: what is wrong on this machine, and how to mend it. */
+import { accessSync, constants, mkdirSync, statfsSync } from "node:fs";
+import { Command } from "commander";
+import { loadConfig } from "../config.ts";
+import { defaultThreads } from "../engine/args.ts";
+import { findEngine } from "../engine/build.ts";
+import { findKnownFile } from "../engine/models.ts";
+import { checkVersion } from "../engine/source.ts";
+import { buildTools, downloadTools, findProgram, installHint, missingTools } from "../engine/tools.ts";
+import { AdedError, messageOf } from "../errors.ts";
+import { adedHome } from "../home.ts";
+import { interruptSignal } from "./interrupt.ts";
+import { printJson, printLine } from "./report.ts";
+
+interface Check {
+  name: string;
+  /** fail: ADED can't run; warn: it can, but less well, or something is still to be done. */
+  status: "ok" | "warn" | "fail";
+  detail: string;
+  /** How to mend it. */
+  hint?: string;
+}
+
+const SPACE_BYTES = 3e9;
+
+export function doctorCommand(): Command {
+  return new Command("doctor")
+    .description("say what is wrong on this machine and how to mend it; status 1 if something is")
+    .option("--config <file>", "config file to check (default: as aded serve)")
+    .option("--json", "print as JSON")
+    .action(async (flags: { config?: string; json?: boolean }) => {
+      const checks = await examine(flags.config);
+      if (flags.json) printJson({ ok: checks.every(({ status }) => status !== "fail"), checks });
+      else for (const check of checks) printCheck(check);
+      if (checks.some(({ status }) => status === "fail")) process.exitCode = 1;
+    });
+}
+
+function printCheck({ name, status, detail, hint }: Check): void {
+  printLine(`${status.padEnd(5)}${name}: ${detail}`);
+  if (hint) printLine(`     ${hint.replaceAll("\n", "\n     ")}`);
+}
+
+async function examine(config?: string): Promise<Check[]> {
+  return [
+    { name: "node", status: "ok", detail: process.version },
+    await checkTools(),
+    checkCcache(),
+    await guarded("engine source", async () => ({
+      detail: `llama.cpp ${await checkVersion()}, as the patches want it`,
+    })),
+    checkHome(),
+    await guarded("config", async () => {
+      const loaded = loadConfig(config);
+      return { detail: `${loaded.file ?? "defaults"}: ${Object.keys(loaded.models).join(", ")}` };
+    }),
+    await guarded("engine", async () => {
+      const build = await findEngine({ signal: interruptSignal });
+      if (build) return { detail: build.serverPath };
+      return {
+        status: "warn",
+        detail: "not built yet",
+        hint: "npm start builds it, or: npx aded engine build",
+      };
+    }),
+    await guarded("default model", async () => {
+      const file = findKnownFile();
+      if (file) return { detail: file };
+      return {
+        status: "warn",
+        detail: "not fetched yet",
+        hint: "npm start fetches it, or: npx aded models pull",
+      };
+    }),
+    { name: "threads", status: "ok", detail: `${defaultThreads()} for each engine` },
+  ];
+}
+
+type Outcome = Pick<Check, "detail" | "hint"> & { status?: Check["status"] };
+
+async function guarded(name: string, look: () => Promise<Outcome>): Promise<Check> {
+  try {
+    return { name, status: "ok", ...(await look()) };
+  } catch (error) {
+    interruptSignal.throwIfAborted();
+    const hint = error instanceof AdedError ? error.hint : undefined;
+    return { name, status: "fail", detail: messageOf(error), hint };
+  }
+}
+
+async function checkTools(): Promise<Check> {
+  const missing = await missingTools([...buildTools, ...downloadTools], interruptSignal);
+  if (missing.length === 0)
+    return { name: "tools", status: "ok", detail: "compiler, cmake, git, python3 and pip are there" };
+  return {
+    name: "tools",
+    status: "fail",
+    detail: `missing: ${missing.join(", ")}`,
+    hint: installHint(missing),
+  };
+}
+
+function checkCcache(): Check {
+  const file = findProgram("ccache");
+  if (file) return { name: "ccache", status: "ok", detail: file };
+  return { name: "ccache", status: "ok", detail: "not there; with it, building again takes seconds" };
+}
+
+function checkHome(): Check {
+  const home = adedHome();
+  try {
+    mkdirSync(home, { recursive: true });
+    accessSync(home, constants.W_OK);
+    const { bavail, bsize } = statfsSync(home);
+    const free = bavail * bsize;
+    const detail = `${home}, ${(free / 1e9).toFixed(1)} GB free`;
+    if (free >= SPACE_BYTES) return { name: "ADED_HOME", status: "ok", detail };
+    return {
+      name: "ADED_HOME",
+      status: "warn",
+      detail,
+      hint: "building the engine takes about 1 GB, models come on top",
+    };
+  } catch (error) {
+    return {
+      name: "ADED_HOME",
+      status: "fail",
+      detail: messageOf(error),
+      hint: "set ADED_HOME to a folder that can be written to",
+    };
+  }
+}
