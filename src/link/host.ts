@@ -4,6 +4,7 @@
  */
 import { EventEmitter, once } from "node:events";
 import { Worker } from "node:worker_threads";
+import type { DrafterOptions } from "../drafter/options.ts";
 import type { DraftingSnapshot } from "../engine/engine.ts";
 import { messageOf } from "../errors.ts";
 import type { LinkLog } from "./client.ts";
@@ -15,10 +16,10 @@ export interface DraftingHostOptions {
   socketPath: string;
   /** Successors per node to ask the engine for, 1 … 64. @default 12 */
   topK?: number;
-  /** Plain data, handed to the drafter as it is. @default {} */
-  drafter?: object;
+  /** @default {} */
+  drafter?: DrafterOptions;
   log: LinkLog;
-  /** Module that exports createDrafter(info, options). @default this program's drafter */
+  /** URL of a module that exports a Drafter class named AdedDrafter. @default this program's drafter */
   drafterModule?: string;
   /** Time between status messages of the worker, ms. @default 250 */
   statusMs?: number;

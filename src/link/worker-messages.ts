@@ -1,14 +1,14 @@
 /** What the main thread and the drafter's worker tell each other. Plain data only: it is cloned between threads. */
 import type { DrafterStats } from "../drafter/draft.ts";
+import type { DrafterOptions } from "../drafter/options.ts";
 import type { LinkCounters, LinkState } from "./client.ts";
 
 export interface WorkerInput {
   socketPath: string;
   topK: number;
-  /** URL of a module that exports `createDrafter(info, options)`. */
+  /** URL of a module that exports a Drafter class named AdedDrafter. */
   drafterModule: string;
-  /** Handed to `createDrafter` as they are. */
-  drafterOptions: object;
+  drafterOptions: DrafterOptions;
   draftLatency: SharedArrayBuffer;
   linkLatency: SharedArrayBuffer;
   /** Time between status messages, ms. */

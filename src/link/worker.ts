@@ -1,12 +1,13 @@
 /** The drafter's thread: holds the draft link and the drafter, and reports to the main thread now and then. */
 import { parentPort, workerData } from "node:worker_threads";
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
+import type { DrafterOptions } from "../drafter/options.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
 import type { LogLevel, StopMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
 
 interface DrafterModule {
-  createDrafter(info: EngineInfo, options: object): Drafter;
+  AdedDrafter: new (info: EngineInfo, options: DrafterOptions) => Drafter;
 }
 
 if (parentPort === null) throw new Error("src/link/worker.ts runs only as a worker thread of the proxy");
@@ -32,7 +33,7 @@ const log: LinkLog = {
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
-  createDrafter: (info) => drafting.createDrafter(info, input.drafterOptions),
+  createDrafter: (info) => new drafting.AdedDrafter(info, input.drafterOptions),
   log,
   draftLatency: new LatencyRing(input.draftLatency),
   linkLatency: new LatencyRing(input.linkLatency),

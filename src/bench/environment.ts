@@ -1,0 +1,70 @@
+/** Where and on what a measurement was made. */
+import { arch, availableParallelism, cpus, platform, release, totalmem } from "node:os";
+import type { ChatClient } from "./chat-client.ts";
+
+export interface BenchEnvironment {
+  /** ISO 8601, when the measurement began. */
+  date: string;
+  /** The command line, without the program's path. */
+  command: string;
+  url: string;
+  cpu: string;
+  /** Logical cores that this process may use. */
+  cores: number;
+  memory_gib: number;
+  os: string;
+  node: string;
+  /** What the server says of itself in /props; null: it does not say. */
+  engine: {
+    build: string | null;
+    model: string | null;
+    quantisation: string | null;
+    slots: number | null;
+    /** Tokens per slot. */
+    context: number | null;
+  };
+  /** /aded/status after the measurement; null when the server has none. */
+  aded_status: unknown;
+}
+
+type Fields = Record<string, unknown>;
+
+function fieldsOf(value: unknown): Fields {
+  return typeof value === "object" && value !== null ? (value as Fields) : {};
+}
+
+function text(value: unknown): string | null {
+  return typeof value === "string" && value !== "" ? value : null;
+}
+
+function number(value: unknown): number | null {
+  return typeof value === "number" ? value : null;
+}
+
+/** Asks the server what it is. @throws AdedError ADED_ENGINE_UNREACHABLE */
+export async function describeEnvironment(
+  client: ChatClient,
+  { command, model, signal }: { command: string; model?: string; signal?: AbortSignal },
+): Promise<BenchEnvironment> {
+  const query = model === undefined ? "" : `?model=${encodeURIComponent(model)}`;
+  const props = fieldsOf(await client.get(`/props${query}`, signal));
+  const processors = cpus();
+  return {
+    date: new Date().toISOString(),
+    command,
+    url: client.url,
+    cpu: processors[0]?.model.trim() ?? arch(),
+    cores: availableParallelism(),
+    memory_gib: Math.round((totalmem() / 2 ** 30) * 10) / 10,
+    os: `${platform()} ${release()} ${arch()}`,
+    node: process.version,
+    engine: {
+      build: text(props.build_info),
+      model: text(props.model_alias) ?? text(props.model_path),
+      quantisation: text(props.model_ftype),
+      slots: number(props.total_slots),
+      context: number(fieldsOf(props.default_generation_settings).n_ctx),
+    },
+    aded_status: null,
+  };
+}
