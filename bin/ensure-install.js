@@ -2,7 +2,7 @@
  * Installs the npm packages if that is still to be done. Plain JavaScript without dependencies: nothing is installed yet.
  */
 import { spawn } from "node:child_process";
-import { statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import path from "node:path";
 
 export const root = path.dirname(import.meta.dirname);
@@ -20,14 +20,26 @@ export function checkNode() {
   process.exit(1);
 }
 
-/** npm writes node_modules/.package-lock.json last: older than package-lock.json, or not there, means not (fully) installed. */
-export function isInstalled() {
+/**
+ * Is every package of package-lock.json installed, in that version? npm writes node_modules/.package-lock.json last, so
+ * after an interrupted npm ci it is not there. Contents are compared, not times: checking out another commit and back changes
+ * times only. Packages for other platforms (optional ones) may be missing.
+ */
+export function isInstalled(folder = root) {
   try {
-    const installed = statSync(path.join(root, "node_modules", ".package-lock.json")).mtimeMs;
-    return installed >= statSync(path.join(root, "package-lock.json")).mtimeMs;
+    const wanted = readPackages(path.join(folder, "package-lock.json"));
+    const installed = readPackages(path.join(folder, "node_modules", ".package-lock.json"));
+    return Object.entries(wanted).every(
+      ([name, { version, optional }]) =>
+        name === "" || (name in installed ? installed[name].version === version : optional === true),
+    );
   } catch {
     return false;
   }
+}
+
+function readPackages(file) {
+  return JSON.parse(readFileSync(file, "utf8")).packages;
 }
 
 /** Runs `npm ci` if need be. Ctrl-C ends it, with all that it started, and this process with status 130. */

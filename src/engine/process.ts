@@ -4,6 +4,7 @@
  */
 import type { ChildProcess } from "node:child_process";
 import { EventEmitter, once } from "node:events";
+import { rmSync } from "node:fs";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { AdedError, messageOf } from "../errors.ts";
@@ -54,6 +55,8 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
   #reason?: string;
   #kind?: "patched" | "stock";
   #restarts = 0;
+  /** How the process came to its end last, e.g. "ended by SIGKILL". */
+  #lastEnd = "";
   /** Aborted by stop(): ends waiting for health and for the next restart. */
   #life = new AbortController();
 
@@ -106,7 +109,10 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
     } catch (error) {
       const stopped = this.#life.signal.aborted;
       await this.#cleanUp();
-      this.#setState(stopped ? "stopped" : "failed", stopped ? undefined : messageOf(error).split("\n")[0]);
+      this.#setState(
+        stopped ? "stopped" : "failed",
+        stopped ? undefined : messageOf(error).split("\n")[0].replace(/:$/, ""),
+      );
       if (error instanceof AdedError) throw error;
       throw new AdedError(
         "ADED_ENGINE_START",
@@ -140,6 +146,9 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
     const { serverPath, modelPath, args = [], env = {} } = this.#options;
     const socket = this.address.socketPath as string;
     const command = engineArguments({ modelPath, httpSocket: socket, draftSocket: this.#draftSocket, args });
+    // the sockets of an engine that died are still there, and would keep the next one from listening
+    rmSync(socket, { force: true });
+    if (this.#draftSocket !== undefined) rmSync(this.#draftSocket, { force: true });
     this.#output?.clearTail();
     this.#output?.write(Buffer.from(`\n$ ${[serverPath, ...command].join(" ")}\n`));
     const child = spawnGroup(serverPath, command, {
@@ -150,16 +159,16 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
     child.stdout?.on("data", (chunk: Buffer) => this.#output?.write(chunk));
     child.stderr?.on("data", (chunk: Buffer) => this.#output?.write(chunk));
     const over = new AbortController();
-    let end = "";
+    this.#lastEnd = "";
     const closed = new Promise<void>((resolve) => {
       child.once("error", (error) => {
-        end = messageOf(error);
+        this.#lastEnd = messageOf(error);
         over.abort();
         resolve();
       });
       // "close", not "exit": by then all that it printed has been read
       child.once("close", (code, signal) => {
-        end ||= signal ? `ended by ${signal}` : `ended with status ${code}`;
+        this.#lastEnd ||= signal ? `ended by ${signal}` : `ended with status ${code}`;
         over.abort();
         resolve();
       });
@@ -174,25 +183,29 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
       this.#child = undefined;
       throw new AdedError(
         "ADED_ENGINE_START",
-        `the engine of ${this.model} ${end} before it was ready:\n${this.#output?.tail() ?? ""}`,
+        `the engine of ${this.model} ${this.#lastEnd} before it was ready:\n${this.#output?.tail() ?? ""}`,
         {
           hint: `its whole output is in ${this.logFile}; its arguments are in the config file (models.${this.model}.args)`,
         },
       );
     }
     this.#kind = await this.#probe?.kind(this.#life.signal);
-    if (over.signal.aborted) return this.#launchDied(end);
+    if (over.signal.aborted) return this.#launchDied();
     this.#setState("ready");
     this.#log.info({ pid: child.pid, kind: this.#kind }, "engine ready");
     const readySince = Date.now();
-    void closed.then(() => this.#onDeath(end, Date.now() - readySince));
+    void closed.then(() => this.#onDeath(Date.now() - readySince));
   }
 
-  #launchDied(end: string): never {
+  #launchDied(): never {
     this.#child = undefined;
-    throw new AdedError("ADED_ENGINE_START", `the engine of ${this.model} ${end} as soon as it was ready`, {
-      hint: `its output is in ${this.logFile}`,
-    });
+    throw new AdedError(
+      "ADED_ENGINE_START",
+      `the engine of ${this.model} ${this.#lastEnd} as soon as it was ready`,
+      {
+        hint: `its output is in ${this.logFile}`,
+      },
+    );
   }
 
   async #untilReady(signal: AbortSignal): Promise<boolean> {
@@ -204,10 +217,11 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
   }
 
   /** The process died: start it again after a while, unless it dies all the time or was meant to stop. */
-  async #onDeath(end: string, readyFor: number): Promise<void> {
+  async #onDeath(readyFor: number): Promise<void> {
     this.#child = undefined;
     const { signal } = this.#life;
-    for (let reason = end, lasted = readyFor; !signal.aborted; lasted = 0) {
+    for (let lasted = readyFor; !signal.aborted; lasted = 0) {
+      const reason = this.#lastEnd;
       const wait = this.#policy.onDeath(Date.now(), lasted);
       if (wait === undefined) {
         this.#log.error({ reason, logFile: this.logFile }, "engine died too often, giving up");
@@ -223,10 +237,7 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
         await this.#launch();
         return;
       } catch (error) {
-        if (signal.aborted) return;
-        reason = messageOf(error)
-          .split("\n")[0]
-          .replace(/^the engine of \S+ /, "");
+        if (!signal.aborted) this.#log.warn({ err: error }, "engine did not come back");
       }
     }
   }
