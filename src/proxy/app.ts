@@ -1,0 +1,334 @@
+/**
+ * The proxy: one HTTP server in front of one or more engines. Checks who may come in, picks the engine, and hands the request
+ * to the forwarder that fits. Knows of engines what `Engine` tells, and of drafters what the injected status tells.
+ */
+import { createServer, IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import type { Router } from "express";
+import type { Engine } from "../engine/engine.ts";
+import { AdedError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { createMetrics, type Metrics } from "../metrics.ts";
+import { KeyRing } from "./auth.ts";
+import { announcesMoreThan, collectBody, hasBody } from "./body.ts";
+import { Connections } from "./connections.ts";
+import {
+  badRequest,
+  bodyTooLarge,
+  draining,
+  engineTimeout,
+  type Fault,
+  modelNotFound,
+  stateFault,
+  unauthorized,
+} from "./faults.ts";
+import { Forwarder } from "./forward.ts";
+import { type Arm, headerCount, requestHeaders, wantedArm } from "./headers.ts";
+import { topLevelString } from "./model-field.ts";
+import { type DraftingSources, ModelTable, type ProxyModel } from "./models.ts";
+import { isLoopback, OriginGuard } from "./origin.ts";
+import { Passthrough } from "./passthrough.ts";
+import { Relay } from "./relay.ts";
+import { findRoute, isModelList, isOwn, isPublic, type Route, rawPath } from "./routes.ts";
+import { ownRoutes } from "./status.ts";
+import { asksForWebSocket, passUpgrade, responseOn } from "./upgrade.ts";
+
+export interface ProxyOptions extends DraftingSources {
+  /** The models served; the first one is the default. */
+  models: readonly ProxyModel[];
+  /** Version of this program, for /aded/status. */
+  version: string;
+  log: Log;
+  /** Keys that requests must carry one of, plain or as `sha256:<hex>`. @default none: everyone on this machine may come in */
+  apiKeys?: readonly string[];
+  /** Host names to serve beside loopback names and IP addresses. */
+  allowedHosts?: readonly string[];
+  /** Web origins to serve beside loopback ones and the server's own. */
+  allowedOrigins?: readonly string[];
+  /** Largest body of a generation request, bytes. @default 256 MiB: images travel in it as base64 */
+  maxBodyBytes?: number;
+  /** Longest wait for the engine's response headers, ms; 0: no limit. @default 0 */
+  engineTimeoutMs?: number;
+  /** Longest pause of a client while it sends headers or body, ms. @default 60000 */
+  uploadIdleMs?: number;
+  /** How long a connection may stay open between requests, ms. @default 65000 */
+  keepAliveMs?: number;
+  /** More routes under /aded/, such as a dashboard. */
+  routes?: Router;
+  metrics?: Metrics;
+}
+
+export interface ListenOptions {
+  /** @default "127.0.0.1" */
+  host?: string;
+  /** 0: any free port. */
+  port: number;
+}
+
+export interface Proxy {
+  readonly server: Server;
+  /** Resolves with the address. @throws AdedError ADED_CONFIG (not loopback and no keys), ADED_PORT_TAKEN */
+  listen(options: ListenOptions): Promise<{ host: string; port: number; url: string }>;
+  /** Takes no more requests, lets running ones finish for `drainMs`, then breaks them off. @default 10000 ms */
+  close(drainMs?: number): Promise<void>;
+}
+
+const MAX_HEADER_BYTES = 64 * 1024;
+const DEFAULT_MAX_BODY = 256 << 20;
+
+/** Node asks `upgrade` to decide whether a request leaves HTTP; only WebSocket handshakes do, as with the engine itself. */
+class ClientRequest extends IncomingMessage {
+  #announced = false;
+
+  get upgrade(): boolean {
+    return this.#announced && (this.method === "CONNECT" || asksForWebSocket(this.headers));
+  }
+
+  set upgrade(announced: unknown) {
+    if (#announced in this) this.#announced = Boolean(announced);
+  }
+}
+
+export function createProxy(options: ProxyOptions): Proxy {
+  return new ProxyServer(options);
+}
+
+class ProxyServer implements Proxy {
+  readonly server: Server;
+  readonly #log: Log;
+  readonly #models: ModelTable;
+  readonly #keys: KeyRing;
+  readonly #guard: OriginGuard;
+  readonly #metrics: Metrics;
+  readonly #connections: Connections;
+  readonly #forwarder = new Forwarder();
+  readonly #passthrough = new Passthrough();
+  readonly #own: (request: IncomingMessage, response: ServerResponse) => void;
+  readonly #arms: Record<Arm, number> = { on: 0, off: 0 };
+  readonly #maxBody: number;
+  readonly #engineTimeout: number;
+  readonly #uploadIdle: number;
+
+  constructor(options: ProxyOptions) {
+    this.#log = options.log;
+    this.#models = new ModelTable(options.models, options);
+    this.#keys = new KeyRing(options.apiKeys);
+    this.#guard = new OriginGuard(options);
+    this.#metrics = options.metrics ?? createMetrics();
+    this.#maxBody = options.maxBodyBytes ?? DEFAULT_MAX_BODY;
+    this.#engineTimeout = options.engineTimeoutMs ?? 0;
+    this.#uploadIdle = options.uploadIdleMs ?? 60_000;
+    this.server = createServer({
+      IncomingMessage: ClientRequest,
+      maxHeaderSize: MAX_HEADER_BYTES,
+      headersTimeout: this.#uploadIdle,
+      requestTimeout: 0, // a long upload is fine; a stalled one is cut by the socket's own timeout
+      connectionsCheckingInterval: Math.min(5000, this.#uploadIdle),
+      keepAliveTimeout: options.keepAliveMs ?? 65_000,
+      noDelay: true,
+      insecureHTTPParser: false,
+      requireHostHeader: true,
+    });
+    this.#connections = new Connections(this.server);
+    this.#own = ownRoutes({
+      version: options.version,
+      models: this.#models,
+      metrics: this.#metrics,
+      arms: this.#arms,
+      routes: options.routes,
+      running: () => this.#connections.running,
+      draining: () => this.#connections.draining,
+    });
+    this.server.on("request", (request, response) => this.#handle(request, response));
+    this.server.on("checkContinue", (request, response) => this.#handle(request, response));
+    this.server.on("upgrade", (request, socket, head) =>
+      this.#handleUpgrade(request, socket as Socket, head),
+    );
+  }
+
+  async listen({
+    host = "127.0.0.1",
+    port,
+  }: ListenOptions): Promise<{ host: string; port: number; url: string }> {
+    if (this.#keys.empty && !isLoopback(host)) {
+      throw new AdedError("ADED_CONFIG", `refusing to listen on ${host} without an API key`, {
+        hint: "Configure an API key, or listen on 127.0.0.1.",
+      });
+    }
+    await new Promise<void>((resolve, reject) => {
+      const failed = (error: NodeJS.ErrnoException): void => {
+        const taken = error.code === "EADDRINUSE";
+        reject(
+          !taken
+            ? error
+            : new AdedError("ADED_PORT_TAKEN", `port ${port} of ${host} is in use`, {
+                hint: "Stop what listens there, or choose another port with ADED_PORT.",
+                cause: error,
+              }),
+        );
+      };
+      this.server.once("error", failed);
+      this.server.listen({ host, port }, () => {
+        this.server.off("error", failed);
+        resolve();
+      });
+    });
+    const bound = this.server.address() as AddressInfo;
+    const name = bound.family === "IPv6" ? `[${bound.address}]` : bound.address;
+    return { host: bound.address, port: bound.port, url: `http://${name}:${bound.port}` };
+  }
+
+  async close(drainMs = 10_000): Promise<void> {
+    await this.#connections.drain(drainMs);
+    this.#passthrough.close();
+    await this.#forwarder.close();
+  }
+
+  /** Who may not come in, and why. The scope of the key otherwise. */
+  #admit(request: IncomingMessage, path: string): { scope: string } | { fault: Fault } {
+    if (headerCount(request.rawHeaders, "host") > 1) {
+      return { fault: badRequest("The request has more than one Host header", "duplicate_host") };
+    }
+    const fault = this.#guard.check(request);
+    if (fault !== undefined) return { fault };
+    const scope = this.#keys.scopeOf(request);
+    if (scope !== undefined) return { scope };
+    return isPublic(request.method, path) ? { scope: "" } : { fault: unauthorized() };
+  }
+
+  #handle(request: IncomingMessage, response: ServerResponse): void {
+    const context = { connections: this.#connections, metrics: this.#metrics };
+    const relay = new Relay(request, response, context, { route: "other" });
+    const fault = this.#route(relay);
+    if (fault !== undefined) relay.fail(fault);
+  }
+
+  /** Starts what answers the request; a fault is returned when nothing can. */
+  #route(relay: Relay): Fault | undefined {
+    const { request, response } = relay;
+    const path = rawPath(request.url ?? "/");
+    const admitted = this.#admit(request, path);
+    if ("fault" in admitted) return admitted.fault;
+    if (isOwn(path)) {
+      if (this.#connections.draining) response.shouldKeepAlive = false;
+      relay.describe({ route: "own" });
+      this.#own(request, response);
+      return undefined;
+    }
+    if (this.#connections.draining) return draining();
+    if (!this.#models.single && isModelList(request.method, path)) {
+      relay.json(200, this.#models.listing());
+      return undefined;
+    }
+    const route = findRoute(request.method, path);
+    if (route !== undefined && (route.kind === "generate" || !this.#models.single)) {
+      return this.#collect(relay, route, admitted.scope);
+    }
+    return this.#pass(relay, admitted.scope);
+  }
+
+  /** Reads the body of a request to one of the known routes, then sends it on. */
+  #collect(relay: Relay, route: Route, scope: string): Fault | undefined {
+    const { request } = relay;
+    relay.describe({ route: route.name, dialect: route.dialect });
+    const asked = request.headers["x-aded"];
+    const wanted = route.kind === "generate" ? wantedArm(asked) : undefined;
+    if (route.kind === "generate" && wanted === undefined) {
+      return badRequest(
+        `The header x-aded is '${String(asked)}'; it must be 'on' or 'off'`,
+        "invalid_x_aded",
+      );
+    }
+    if (announcesMoreThan(request, this.#maxBody)) return bodyTooLarge(this.#maxBody);
+    this.#invite(relay);
+    collectBody(request, this.#maxBody, {
+      tooLarge: () => relay.fail(bodyTooLarge(this.#maxBody)),
+      done: (body) => {
+        const fault = this.#forward(relay, body, { wanted, scope });
+        if (fault !== undefined) relay.fail(fault);
+      },
+    });
+    return undefined;
+  }
+
+  /** Sends a request to the engine that the `model` in its body names. */
+  #forward(
+    relay: Relay,
+    body: Buffer,
+    { wanted, scope }: { wanted?: Arm; scope: string },
+  ): Fault | undefined {
+    const { request } = relay;
+    const engine = this.#engineNamed(this.#models.single ? undefined : topLevelString(body, "model"));
+    if ("fault" in engine) return engine.fault;
+    if (wanted !== undefined) {
+      relay.arm = this.#models.arm(engine, wanted);
+      this.#arms[relay.arm]++;
+    }
+    const fault = stateFault(engine.snapshot());
+    if (fault !== undefined) return fault;
+    this.#awaitHeaders(relay, engine);
+    const headers = requestHeaders(request.rawHeaders, { scope, wanted, buffered: true });
+    const { method = "POST", url: target = "/" } = request;
+    this.#forwarder.forward(engine, { method, target, headers, body }, relay);
+    return undefined;
+  }
+
+  /** Pipes a request to the engine that its query names (`?model=`), as llama-server's own router has it. */
+  #pass(relay: Relay, scope: string): Fault | undefined {
+    const engine = this.#engineNamed(this.#modelOfQuery(relay.request));
+    if ("fault" in engine) return engine.fault;
+    const fault = stateFault(engine.snapshot());
+    if (fault !== undefined) return fault;
+    this.#invite(relay);
+    this.#awaitHeaders(relay, engine);
+    this.#passthrough.pass(relay.request, relay.response, { engine, relay, scope });
+    return undefined;
+  }
+
+  #handleUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
+    const context = { connections: this.#connections, metrics: this.#metrics };
+    const relay = new Relay(request, responseOn(request, socket), context, { route: "websocket" });
+    const fault = this.#upgrade(relay, socket, head);
+    if (fault !== undefined) relay.fail(fault);
+  }
+
+  #upgrade(relay: Relay, socket: Socket, head: Buffer): Fault | undefined {
+    const { request } = relay;
+    const admitted = this.#admit(request, rawPath(request.url ?? "/"));
+    if ("fault" in admitted) return admitted.fault;
+    if (this.#connections.draining) return draining();
+    const engine = this.#engineNamed(this.#modelOfQuery(request));
+    if ("fault" in engine) return engine.fault;
+    const fault = stateFault(engine.snapshot());
+    if (fault !== undefined) return fault;
+    this.#awaitHeaders(relay, engine);
+    passUpgrade(engine, relay, { socket, head, scope: admitted.scope, connections: this.#connections });
+    return undefined;
+  }
+
+  #engineNamed(name: string | undefined): Engine | { fault: Fault } {
+    return this.#models.find(name) ?? { fault: modelNotFound(name ?? "", this.#models.names) };
+  }
+
+  #modelOfQuery(request: IncomingMessage): string | undefined {
+    if (this.#models.single) return undefined;
+    const target = request.url ?? "/";
+    return new URLSearchParams(target.slice(rawPath(target).length)).get("model") ?? undefined;
+  }
+
+  /** Lets the client send its body, and watches that it goes on doing so. */
+  #invite({ request, response }: Relay): void {
+    if (!hasBody(request)) return;
+    if (request.headers.expect !== undefined) response.writeContinue();
+    request.socket.setTimeout(this.#uploadIdle);
+    request.once("end", () => request.socket.setTimeout(0));
+  }
+
+  #awaitHeaders(relay: Relay, engine: Engine): void {
+    const ms = this.#engineTimeout;
+    relay.expectHeaders(ms, () => {
+      this.#log.warn({ model: engine.model, ms }, "the engine did not answer in time");
+      return engineTimeout(engine.model, ms);
+    });
+  }
+}

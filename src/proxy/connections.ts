@@ -1,0 +1,105 @@
+/**
+ * Which client connections are open and what is running on each. Tells a running exchange at once that its client left, and
+ * lets the server go down in order.
+ */
+import type { Server } from "node:http";
+import type { Socket } from "node:net";
+
+/** One request and its answer, or one tunnel. */
+export interface Exchange {
+  /** The client's connection is gone. */
+  clientGone(): void;
+  /** The server goes down now: end with an error. */
+  shutDown(): void;
+}
+
+/** What slow clients get to read a last error event before their connection is cut, ms. */
+const LAST_WORDS_MS = 500;
+
+export class Connections {
+  readonly #server: Server;
+  readonly #sockets = new Map<Socket, Set<Exchange>>();
+  readonly #running = new Set<Exchange>();
+  readonly #tunnels = new WeakSet<Socket>();
+  #draining = false;
+  #whenIdle: (() => void) | undefined;
+
+  constructor(server: Server) {
+    this.#server = server;
+    server.on("connection", (socket: Socket) => this.#open(socket));
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  get draining(): boolean {
+    return this.#draining;
+  }
+
+  #open(socket: Socket): void {
+    const exchanges = new Set<Exchange>();
+    this.#sockets.set(socket, exchanges);
+    // A client that closes its sending side has left; Node thinks so too, but first waits for what is still to be written.
+    socket.on("end", () => {
+      if (!this.#tunnels.has(socket)) socket.destroy();
+    });
+    socket.on("close", () => {
+      this.#sockets.delete(socket);
+      for (const exchange of exchanges) {
+        this.#release(exchange);
+        exchange.clientGone();
+      }
+    });
+  }
+
+  /** The exchange now runs on this connection, until `finish`. */
+  begin(socket: Socket, exchange: Exchange): void {
+    const exchanges = this.#sockets.get(socket);
+    if (exchanges === undefined) {
+      exchange.clientGone();
+      return;
+    }
+    exchanges.add(exchange);
+    this.#running.add(exchange);
+  }
+
+  finish(socket: Socket, exchange: Exchange): void {
+    this.#sockets.get(socket)?.delete(exchange);
+    this.#release(exchange);
+  }
+
+  #release(exchange: Exchange): void {
+    if (!this.#running.delete(exchange) || !this.#draining) return;
+    // The connection counts as idle one turn after its response is done.
+    setImmediate(() => this.#server.closeIdleConnections());
+    if (this.#running.size === 0) this.#whenIdle?.();
+  }
+
+  /** This connection became a tunnel: it stays open when only one side has finished sending. */
+  markTunnel(socket: Socket): void {
+    this.#tunnels.add(socket);
+  }
+
+  /** Lets running exchanges finish for `drainMs`, then ends them with an error. Resolves when every connection is closed. */
+  async drain(drainMs: number): Promise<void> {
+    this.#draining = true;
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeIdleConnections();
+    if (this.#running.size > 0) {
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, drainMs);
+        this.#whenIdle = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    for (const exchange of [...this.#running]) exchange.shutDown();
+    const last = setTimeout(() => {
+      for (const socket of this.#sockets.keys()) socket.destroy();
+    }, LAST_WORDS_MS);
+    await closed;
+    clearTimeout(last);
+  }
+}

@@ -1,0 +1,119 @@
+/**
+ * Everything that is no generation route goes through http-proxy-middleware: it pipes the request, unparsed, to the
+ * engine. What it would change on the way (letter case and order of headers, repeated headers, slashes in the path) is put
+ * back from the wire form, and the answer is passed on by the relay: left alone, http-proxy-middleware ends an answer that broke off
+ * as if it were complete.
+ */
+import { Agent, type ClientRequest, type IncomingMessage, type ServerResponse } from "node:http";
+import { createProxyMiddleware, type RequestHandler } from "http-proxy-middleware";
+import type { Engine, EngineAddress } from "../engine/engine.ts";
+import { engineFault } from "./faults.ts";
+import { pairs, requestHeaders } from "./headers.ts";
+import type { Relay } from "./relay.ts";
+
+interface Passing {
+  engine: Engine;
+  relay: Relay;
+  scope: string;
+}
+
+export class Passthrough {
+  readonly #agent = new Agent({ keepAlive: true, scheduling: "lifo" });
+  readonly #passing = new WeakMap<IncomingMessage, Passing>();
+  readonly #middleware: RequestHandler;
+
+  constructor() {
+    this.#middleware = createProxyMiddleware({
+      target: "http://engine.invalid", // replaced by the router for every request
+      router: (request: IncomingMessage) => targetOf(this.#of(request).engine.address),
+      pathFilter: () => true,
+      toProxy: true,
+      agent: this.#agent,
+      selfHandleResponse: true,
+      // The usual plugins answer errors with a text of their own, also in the middle of an answer.
+      ejectPlugins: true,
+      plugins: [
+        (proxy) => {
+          proxy.on("proxyReq", (outgoing, request) => this.#sending(outgoing, request));
+          proxy.on("proxyRes", (incoming, request) => this.#answering(incoming, request));
+          proxy.on("error", (error, request) => this.#failing(error, request));
+        },
+      ],
+    });
+  }
+
+  /** Passes the request on; everything that follows happens through `relay`. */
+  pass(request: IncomingMessage, response: ServerResponse, passing: Passing): void {
+    // Node and http-proxy would act on this field; it was met before the request came here.
+    delete request.headers.expect;
+    this.#passing.set(request, passing);
+    this.#middleware(request, response, (error: unknown) =>
+      passing.relay.fail(engineFault(passing.engine.model, error)),
+    ).catch((error: unknown) => passing.relay.fail(engineFault(passing.engine.model, error)));
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+
+  #of(request: IncomingMessage): Passing {
+    const passing = this.#passing.get(request);
+    if (passing === undefined) throw new Error("a request came to the middleware by another way");
+    return passing;
+  }
+
+  /** Before the first byte is sent: target and headers as the client sent them. */
+  #sending(outgoing: ClientRequest, request: IncomingMessage): void {
+    const { relay, scope } = this.#of(request);
+    outgoing.path = request.url ?? "/";
+    for (const name of outgoing.getHeaderNames()) outgoing.removeHeader(name);
+    const repeated = new Map<string, string[]>();
+    for (const [name, value] of pairs(requestHeaders(request.rawHeaders, { scope }))) {
+      const key = name.toLowerCase();
+      const values = [...(repeated.get(key) ?? []), value];
+      repeated.set(key, values);
+      outgoing.setHeader(name, values.length === 1 ? value : values);
+    }
+    outgoing.on("information", ({ statusCode, rawHeaders }) => relay.information(statusCode, rawHeaders));
+    // Before the pipe ends the outgoing request.
+    request.prependListener("end", () => {
+      if (request.rawTrailers.length > 0) outgoing.addTrailers(pairs(request.rawTrailers));
+    });
+    relay.attach({ abort: () => outgoing.destroy(), resume: () => undefined });
+  }
+
+  #answering(incoming: IncomingMessage, request: IncomingMessage): void {
+    const { relay, engine } = this.#of(request);
+    relay.attach({ abort: () => incoming.destroy(), resume: () => incoming.resume() });
+    if (relay.done) return;
+    relay.start(incoming.statusCode ?? 502, incoming.statusMessage ?? "", incoming.rawHeaders);
+    incoming.on("data", (chunk: Buffer) => {
+      if (!relay.write(chunk)) incoming.pause();
+    });
+    incoming.on("end", () => {
+      if (incoming.complete) relay.end(incoming.rawTrailers);
+    });
+    incoming.on("error", (error) => relay.fail(engineFault(engine.model, error)));
+    incoming.on("close", () => {
+      if (!incoming.complete) relay.fail(engineFault(engine.model, new Error("the connection was closed")));
+    });
+  }
+
+  #failing(error: Error, request: IncomingMessage): void {
+    const { relay, engine } = this.#of(request);
+    relay.fail(engineFault(engine.model, error));
+  }
+}
+
+interface Target {
+  protocol: string;
+  host: string;
+  port: string;
+  socketPath?: string;
+}
+
+/** http-proxy takes the parts of an address, and knows Unix sockets only in this form. */
+function targetOf(address: EngineAddress): Target {
+  const { protocol, hostname, port } = new URL(address.origin);
+  return { protocol, host: hostname.replace(/^\[|\]$/g, ""), port, socketPath: address.socketPath };
+}

@@ -1,0 +1,262 @@
+/**
+ * The client's side of one exchange: passes the engine's answer on as it comes, and sees to it that an answer that breaks
+ * off never looks complete. Both forwarders (forward.ts, passthrough.ts) and the WebSocket handshake end here.
+ */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
+import type { Metrics } from "../metrics.ts";
+import type { Connections, Exchange } from "./connections.ts";
+import { draining, type Fault } from "./faults.ts";
+import { type Arm, headerValue, pairs, responseHeaders } from "./headers.ts";
+import { errorEvent, isPlainEventStream, type StreamDialect } from "./sse.ts";
+
+/** The engine's side of the exchange. */
+export interface Upstream {
+  /** Break it off now; nothing of it is wanted any more. */
+  abort(): void;
+  /** The client can take more after `write` returned false. */
+  resume(): void;
+}
+
+export interface RelayOptions {
+  /** Label in the metrics: a generation route's name, or what kind of other route it was. */
+  route: string;
+  dialect?: StreamDialect;
+}
+
+/** How long an error event may take to reach a slow client, and a refused upload to be drained, ms. */
+const LINGER_MS = 2000;
+
+/** A refused request whose body is at most this long is read to its end, so that the connection can go on. */
+const SMALL_REST = 1 << 20;
+
+export class Relay implements Exchange {
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  /** Set once it is known; sent as `x-aded-arm`. */
+  arm: Arm | undefined;
+  #route: string;
+  #dialect: StreamDialect;
+  readonly #socket: Socket;
+  readonly #connections: Connections;
+  readonly #metrics: Metrics;
+  #upstream: Upstream | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #started = false;
+  #wrote = false;
+  #done = false;
+  #eventStream = false;
+  /** False: the body ends with the connection. */
+  #framed = true;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    context: { connections: Connections; metrics: Metrics },
+    options: RelayOptions,
+  ) {
+    this.request = request;
+    this.response = response;
+    this.#socket = request.socket;
+    this.#connections = context.connections;
+    this.#metrics = context.metrics;
+    this.#route = options.route;
+    this.#dialect = options.dialect ?? "openai";
+    response.on("drain", () => this.#upstream?.resume());
+    response.on("finish", () => this.#finished());
+    this.#connections.begin(this.#socket, this);
+  }
+
+  /** True when nothing more will be sent: finished, failed, or the client has left. */
+  get done(): boolean {
+    return this.#done;
+  }
+
+  /** True once the engine's response headers were passed on. */
+  get started(): boolean {
+    return this.#started;
+  }
+
+  /** What kind of answer it is, once routing knows. */
+  describe(options: RelayOptions): void {
+    this.#route = options.route;
+    this.#dialect = options.dialect ?? "openai";
+  }
+
+  /** Names the engine's side; aborts it at once when the client has already left. */
+  attach(upstream: Upstream): void {
+    this.#upstream = upstream;
+    if (this.#done) upstream.abort();
+  }
+
+  /** Fails with `fault` unless headers arrive within `ms`; 0: wait for ever. */
+  expectHeaders(ms: number, fault: () => Fault): void {
+    if (ms > 0) this.#timer = setTimeout(() => this.fail(fault()), ms);
+  }
+
+  /** Passes a 1xx answer on, as far as Node can send it. */
+  information(status: number, rawHeaders: readonly string[]): void {
+    if (this.#done || this.#started || this.request.httpVersion === "1.0") return;
+    if (status === 102) this.response.writeProcessing();
+    else if (status === 103) {
+      const hints: Record<string, string | string[]> = {};
+      for (const [name, value] of pairs(rawHeaders)) {
+        const before = hints[name];
+        hints[name] = before === undefined ? value : [before, value].flat();
+      }
+      this.response.writeEarlyHints(hints);
+    }
+  }
+
+  /** Sends status line and headers, as the engine sent them. */
+  start(status: number, message: string, rawHeaders: readonly string[]): void {
+    if (this.#done) return;
+    this.#started = true;
+    clearTimeout(this.#timer);
+    const http10 = this.request.httpVersion === "1.0";
+    const sized = headerValue(rawHeaders, "content-length") !== undefined;
+    const headers = responseHeaders(rawHeaders, http10);
+    if (this.arm !== undefined) headers.push("x-aded-arm", this.arm);
+    this.#framed = sized || !http10;
+    this.#eventStream =
+      !sized &&
+      isPlainEventStream(
+        headerValue(rawHeaders, "content-type"),
+        headerValue(rawHeaders, "content-encoding"),
+      );
+    this.response.sendDate = false;
+    if (this.#connections.draining) this.response.shouldKeepAlive = false;
+    this.response.writeHead(status, message, headers);
+    // A small answer comes in one piece with its headers and should leave so; a stream's headers must not wait for its body.
+    process.nextTick(flushHeaders, this);
+  }
+
+  /** Sends a piece of the body. @returns false when the engine should pause until `Upstream.resume` */
+  write(chunk: Buffer): boolean {
+    if (this.#done) return true;
+    this.#wrote = true;
+    return this.response.write(chunk);
+  }
+
+  /** The engine's answer is complete. */
+  end(rawTrailers: readonly string[]): void {
+    if (this.#done) return;
+    this.#done = true;
+    if (rawTrailers.length > 0) this.response.addTrailers(pairs(rawTrailers));
+    this.response.end();
+  }
+
+  /** The answer cannot be given, or not to its end: says so in the way that is still open. */
+  fail(fault: Fault): void {
+    if (this.#done) return;
+    this.#done = true;
+    clearTimeout(this.#timer);
+    this.#metrics.faults.inc({ kind: fault.kind });
+    if (this.#started || this.response.headersSent) this.#breakOff(fault);
+    else this.#answer(fault);
+    this.#upstream?.abort();
+  }
+
+  /** Answers with JSON of the proxy's own. */
+  json(status: number, body: unknown): void {
+    if (this.#done) return;
+    this.#done = true;
+    this.#send(status, body, []);
+  }
+
+  /** The connection became a tunnel: the exchange is over without an answer of the HTTP kind. */
+  handOver(): void {
+    this.#done = true;
+    clearTimeout(this.#timer);
+    this.#connections.finish(this.#socket, this);
+  }
+
+  clientGone(): void {
+    clearTimeout(this.#timer);
+    const complete = this.response.writableFinished;
+    this.#done = true;
+    if (!complete) {
+      this.#metrics.faults.inc({ kind: "client_gone" });
+      this.#upstream?.abort();
+    }
+  }
+
+  shutDown(): void {
+    this.fail(draining());
+  }
+
+  flush(): void {
+    if (!this.#wrote && !this.#done) this.response.flushHeaders();
+  }
+
+  #finished(): void {
+    clearTimeout(this.#timer);
+    this.#connections.finish(this.#socket, this);
+    this.#metrics.requests.inc({
+      route: this.#route,
+      arm: this.arm ?? "none",
+      code: String(this.response.statusCode),
+    });
+  }
+
+  #answer(fault: Fault): void {
+    const extra = fault.retryAfterS === undefined ? [] : ["Retry-After", String(fault.retryAfterS)];
+    this.#send(fault.status, fault.body, extra);
+  }
+
+  #send(status: number, body: unknown, extra: readonly string[]): void {
+    const bytes = Buffer.from(JSON.stringify(body));
+    const headers = [
+      "Content-Type",
+      "application/json; charset=utf-8",
+      "Content-Length",
+      String(bytes.length),
+    ];
+    headers.push(...extra);
+    if (this.arm !== undefined) headers.push("x-aded-arm", this.arm);
+    const response = this.response;
+    const uploading = restOfBody(this.request) > SMALL_REST;
+    if (uploading || this.#connections.draining) response.shouldKeepAlive = false;
+    response.writeHead(status, headers);
+    if (!uploading) {
+      response.end(bytes);
+      return;
+    }
+    // Closing while the client is still sending would reset the connection and could lose it this answer: read on a while.
+    response.write(bytes);
+    const timer = setTimeout(() => response.end(), LINGER_MS);
+    this.request.once("end", () => response.end());
+    this.request.once("close", () => {
+      clearTimeout(timer);
+      response.end();
+    });
+    this.request.resume();
+  }
+
+  /** After headers: an error event where the body is an event stream; in any case no clean end. */
+  #breakOff(fault: Fault): void {
+    const response = this.response;
+    if (this.#eventStream) {
+      const timer = setTimeout(() => response.destroy(), LINGER_MS);
+      response.once("close", () => clearTimeout(timer));
+      response.write(errorEvent(fault.body, this.#dialect), () => response.destroy());
+      return;
+    }
+    // Where the end of the connection is the end of the body, only a reset tells the client that something is missing.
+    if (!this.#framed && this.#socket.remoteFamily !== undefined) this.#socket.resetAndDestroy();
+    else response.destroy();
+  }
+}
+
+/** Most bytes that may still come in with a request: 0 when it is complete, infinite when unknown. */
+function restOfBody(request: IncomingMessage): number {
+  if (request.complete) return 0;
+  if (request.headers["transfer-encoding"] !== undefined) return Number.POSITIVE_INFINITY;
+  const length = Number(request.headers["content-length"] ?? 0);
+  // A client that waits for "100 Continue" may send its body or not: this connection cannot go on.
+  return length > 0 && request.headers.expect !== undefined ? Number.POSITIVE_INFINITY : length;
+}
+
+function flushHeaders(relay: Relay): void {
+  relay.flush();
+}

@@ -1,0 +1,161 @@
+/** What the proxy reports of itself: /aded/status, /aded/metrics, /livez, /readyz. */
+import express, { type Express, type Router } from "express";
+import type { DraftingSnapshot, Engine, EngineSnapshot } from "../engine/engine.ts";
+import type { Metrics } from "../metrics.ts";
+import { notFound } from "./faults.ts";
+import type { Arm } from "./headers.ts";
+import type { ModelTable } from "./models.ts";
+
+/** One model in `/aded/status`: its engine, and what its drafter reports. Null: nothing measured yet. Times in µs. */
+export interface ModelStatus extends Omit<DraftingSnapshot, "tree" | "matrix" | "controller"> {
+  state: EngineSnapshot["state"];
+  engine_pid: number | null;
+  kind: "patched" | "stock" | null;
+  restarts: number;
+  reason?: string;
+  /** False: chains only. */
+  tree: boolean | null;
+  matrix: DraftingSnapshot["matrix"] | null;
+  controller: DraftingSnapshot["controller"] | null;
+  /** How often the drafter's thread was started again. */
+  drafter_restarts?: number;
+}
+
+const NO_DRAFTER: Omit<ModelStatus, "state" | "engine_pid" | "kind" | "restarts"> = {
+  link: "off",
+  tree: null,
+  steps: 0,
+  tokens: 0,
+  tokens_per_step: null,
+  draft_us: { p50: null, p99: null },
+  link_us: { p50: null, p99: null },
+  cost_us: {},
+  matrix: null,
+  controller: null,
+};
+
+export interface ProxyStatus {
+  version: string;
+  uptime_s: number;
+  draining: boolean;
+  /** Requests being answered at this moment. */
+  running: number;
+  /** Generation requests since the start, by arm. */
+  arms: Record<Arm, number>;
+  models: Record<string, ModelStatus>;
+}
+
+export interface StatusSources {
+  version: string;
+  models: ModelTable;
+  metrics: Metrics;
+  arms: Record<Arm, number>;
+  running(): number;
+  draining(): boolean;
+  /** More routes under /aded/, such as a dashboard. */
+  routes?: Router;
+}
+
+function modelStatus(engine: Engine, drafting: DraftingSnapshot | undefined): ModelStatus {
+  const { state, pid, kind, restarts, reason } = engine.snapshot();
+  const { restarts: drafterRestarts, tree = null, ...figures } = drafting ?? {};
+  return {
+    state,
+    engine_pid: pid ?? null,
+    kind: kind ?? null,
+    restarts,
+    reason,
+    ...NO_DRAFTER,
+    ...figures,
+    tree,
+    drafter_restarts: drafterRestarts,
+  };
+}
+
+export function proxyStatus(sources: StatusSources, uptimeSeconds: number): ProxyStatus {
+  const { models } = sources;
+  return {
+    version: sources.version,
+    uptime_s: Math.round(uptimeSeconds * 10) / 10,
+    draining: sources.draining(),
+    running: sources.running(),
+    arms: { ...sources.arms },
+    models: Object.fromEntries(
+      models.list.map((engine) => [engine.model, modelStatus(engine, models.drafting(engine))]),
+    ),
+  };
+}
+
+/** The proxy's own routes. Ready means: not going down, and at least one engine takes requests. */
+export function ownRoutes(sources: StatusSources): Express {
+  const started = performance.now();
+  const status = (): ProxyStatus => proxyStatus(sources, (performance.now() - started) / 1000);
+  publishGauges(sources);
+  const app = express();
+  app.disable("x-powered-by");
+  app.disable("etag");
+  app.enable("case sensitive routing");
+  app.get("/livez", (_request, response) => {
+    response.json({ status: "ok" });
+  });
+  app.get("/readyz", (_request, response) => {
+    const states = Object.fromEntries(
+      sources.models.list.map((engine) => [engine.model, engine.snapshot().state]),
+    );
+    const ready = !sources.draining() && Object.values(states).includes("ready");
+    response.status(ready ? 200 : 503).json({ status: ready ? "ok" : "unavailable", models: states });
+  });
+  app.get("/aded/status", (_request, response) => {
+    response.set("Cache-Control", "no-store").json(status());
+  });
+  app.get("/aded/metrics", async (_request, response) => {
+    response.type(sources.metrics.registry.contentType).send(await sources.metrics.registry.metrics());
+  });
+  if (sources.routes !== undefined) app.use("/aded", sources.routes);
+  app.use((request, response) => {
+    response.status(404).json(notFound(request.path).body);
+  });
+  return app;
+}
+
+function publishGauges({ models, metrics, running }: StatusSources): void {
+  metrics.gauge("aded_requests_running", "Requests being answered", [], (gauge) => gauge.set(running()));
+  metrics.gauge("aded_engine_up", "1 when the model's engine takes requests", ["model"], (gauge) => {
+    for (const engine of models.list)
+      gauge.set({ model: engine.model }, engine.snapshot().state === "ready" ? 1 : 0);
+  });
+  metrics.gauge("aded_engine_restarts", "Restarts of the model's engine", ["model"], (gauge) => {
+    for (const engine of models.list) gauge.set({ model: engine.model }, engine.snapshot().restarts);
+  });
+  const drafting: [name: string, help: string, value: (d: DraftingSnapshot) => number][] = [
+    ["aded_link_up", "1 when the draft link is connected", (d) => (d.link === "connected" ? 1 : 0)],
+    ["aded_steps", "Decode steps seen by the drafter", (d) => d.steps],
+    ["aded_tokens", "Tokens emitted in those steps", (d) => d.tokens],
+    ["aded_matrix_rows", "Rows of the tri-gram matrix", (d) => d.matrix.rows],
+    ["aded_matrix_bytes", "Memory of the tri-gram matrix", (d) => d.matrix.bytes],
+  ];
+  for (const [name, help, value] of drafting) {
+    metrics.gauge(name, help, ["model"], (gauge) => {
+      for (const engine of models.list) {
+        const snapshot = models.drafting(engine);
+        if (snapshot !== undefined) gauge.set({ model: engine.model }, value(snapshot));
+      }
+    });
+  }
+  metrics.gauge(
+    "aded_exchange_us",
+    "Time of drafting and of the link, µs",
+    ["model", "part", "quantile"],
+    (gauge) => {
+      for (const engine of models.list) {
+        const snapshot = models.drafting(engine);
+        if (snapshot === undefined) continue;
+        for (const part of ["draft", "link"] as const) {
+          const times = snapshot[`${part}_us`];
+          if (times.p50 !== null) gauge.set({ model: engine.model, part, quantile: "0.5" }, times.p50);
+          if (times.p99 !== null) gauge.set({ model: engine.model, part, quantile: "0.99" }, times.p99);
+        }
+      }
+    },
+  );
+}
