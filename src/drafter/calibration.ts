@@ -20,7 +20,7 @@ export const RANK_ABSENT = -1;
 const CELLS = SOURCES * LENGTHS * RANKS * PROBS * DEPTHS;
 
 export interface CalibrationOptions {
-  /** Trials that the claim itself weighs. @default 6 */
+  /** Trials that the claim itself weighs. @default 15 */
   priorWeight?: number;
   /** Trials after which a cell's past is halved, so that it follows the traffic. @default 512 */
   memory?: number;
@@ -33,7 +33,7 @@ export class Calibration {
   private readonly hits = new Float32Array(CELLS);
 
   constructor(options: CalibrationOptions = {}) {
-    this.priorWeight = options.priorWeight ?? 6;
+    this.priorWeight = options.priorWeight ?? 15;
     this.memory = options.memory ?? 512;
   }
 
@@ -66,8 +66,8 @@ export class Calibration {
  * @param depth of the parent: 0 is the root
  */
 export function cellOf(source: number, length: number, rank: number, claim: number, depth: number): number {
-  const r = rank === RANK_ABSENT ? RANKS - 1 : rank < RANKS - 2 ? rank : RANKS - 2;
-  const d = depth < DEPTHS ? depth : DEPTHS - 1;
+  const r = rank === RANK_ABSENT ? RANKS - 1 : Math.min(rank, RANKS - 2);
+  const d = Math.min(depth, DEPTHS - 1);
   return (((source * LENGTHS + length) * RANKS + r) * PROBS + probBucket(claim)) * DEPTHS + d;
 }
 

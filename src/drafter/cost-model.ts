@@ -30,7 +30,7 @@ export class CostModel {
 
   /** µs of a forward pass of n tokens, 1 … most. */
   us(n: number): number {
-    return this.cost[n < 1 ? 1 : n > this.most ? this.most : n] * this.scale;
+    return this.cost[Math.min(Math.max(n, 1), this.most)] * this.scale;
   }
 
   /** Counts a measured pass. Ignores what cannot be one. */

@@ -68,7 +68,7 @@ export class DraftTree {
     this.parent[cell] = parent;
     this.depth[cell] = this.depth[parent] + 1;
     this.prior[cell] = prior;
-    this.path[cell] = this.path[parent] * prior;
+    this.path[cell] = this.path[parent] * this.prior[cell];
     this.first[cell] = 0;
     this.children[cell] = 0;
     this.position[cell] = -1;

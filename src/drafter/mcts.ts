@@ -63,15 +63,16 @@ export class Mcts implements TreeSearch {
     this.add(tree, expander, 0, limits);
     const iterations = Math.ceil(limits.nodes * this.effort);
     for (let i = 0; i < iterations; i++) {
-      if (!(this.left[0] >= limits.floor)) break;
+      if (this.left[0] < limits.floor) break;
       const cell = this.select(tree);
+      if (cell < 0) break;
       this.add(tree, expander, cell, limits);
       this.backUp(tree, cell);
     }
     this.extraction.extract(tree, limits.nodes, limits.floor);
   }
 
-  /** The node to add: walks down by PUCT until a child that was not added. */
+  /** The node to add: walks down by PUCT until a child that was not added. -1 when nothing is left. */
   private select(tree: DraftTree): number {
     const { visits, left, added } = this;
     let cell = 0;
@@ -97,6 +98,7 @@ export class Mcts implements TreeSearch {
           return fresh;
         }
       }
+      if (best < 0) return -1;
       cell = best;
     }
   }

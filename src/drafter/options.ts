@@ -8,7 +8,7 @@ export interface DrafterOptions {
   matrixWidth?: number;
   /** Learning scopes held at once; past that the one used longest ago is forgotten. @default 64 */
   maxScopes?: number;
-  /** Weight of the newest distribution in a tri-gram row, 0 … 1. @default 0.6 */
+  /** Weight of the newest distribution in a tri-gram row, 0 … 1. @default 0.35 */
   trigramRate?: number;
   /** Weight of the newest distribution in a bi-gram row, 0 … 1. @default 0.3 */
   bigramRate?: number;
@@ -41,7 +41,7 @@ export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDra
     matrixBytes: bounded("matrixBytes", options.matrixBytes, 256 * 2 ** 20, 2 ** 20, 2 ** 40),
     matrixWidth: bounded("matrixWidth", options.matrixWidth, 12, 1, 64),
     maxScopes: bounded("maxScopes", options.maxScopes, 64, 1, 65536),
-    trigramRate: bounded("trigramRate", options.trigramRate, 0.6, 0, 1),
+    trigramRate: bounded("trigramRate", options.trigramRate, 0.35, 0, 1),
     bigramRate: bounded("bigramRate", options.bigramRate, 0.3, 0, 1),
     unigramRate: bounded("unigramRate", options.unigramRate, 0.02, 0, 1),
     search: options.search ?? "best-first",

@@ -116,7 +116,7 @@ export class SuffixIndex {
       if (length < least || length > most) continue;
       const next = held[at + 1];
       if (next < 0) continue;
-      const weight = length * length * recency;
+      const weight = length * length * length * recency;
       recency *= 0.9;
       let i = 0;
       while (i < out.count && out.token[i] !== next) i++;

@@ -15,6 +15,8 @@ export const NONE = -1;
 
 const SHARDS = 256;
 const FIRST_SHARD_SLOTS = 8;
+/** A shard doubles past a load of 3/4, so a row takes at most 4 / 0.375 bytes of index. Set aside with each chunk. */
+const INDEX_BYTES_PER_ROW = 11;
 /** Entries that fall below this probability are dropped. */
 const LEAST_PROB = 1e-4;
 const CLOCK_STEPS = 24;
@@ -35,6 +37,8 @@ export class TrigramMatrix {
   private readonly shards: Int32Array[] = [];
   private readonly shardRows = new Int32Array(SHARDS);
   private indexBytes = 0;
+  /** Bytes taken from the budget for the index: at least `indexBytes`. */
+  private indexReserve = 0;
   private hand = 0;
   private evictions = 0;
   private readonly mergedIds: Int32Array;
@@ -57,14 +61,14 @@ export class TrigramMatrix {
     return this.rows.count;
   }
 
-  /** Bytes allocated, index included. */
+  /** Bytes taken from the budget: rows, and what is set aside for their index. */
   get bytes(): number {
-    return this.rows.bytes + this.indexBytes;
+    return this.rows.bytes + this.indexReserve;
   }
 
-  /** Bytes that one chunk of rows takes: the step in which it grows and shrinks. */
+  /** Bytes by which it grows: one chunk of rows and the index for them. */
   get chunkBytes(): number {
-    return this.rows.chunkBytes;
+    return this.rows.chunkBytes + (INDEX_BYTES_PER_ROW << this.rows.shift);
   }
 
   /** True when the next new row needs a new chunk. */
@@ -154,9 +158,10 @@ export class TrigramMatrix {
     for (let j = 0; j < given; j++) {
       const id = ids[offset + j];
       const p = probs[offset + j] * weight;
+      if (!(p > 0 && p <= 1)) continue;
       let at = 0;
-      while (at < old && mergedIds[at] !== id) at++;
-      if (at < old) {
+      while (at < n && mergedIds[at] !== id) at++;
+      if (at < n) {
         mergedProbs[at] += p;
       } else {
         mergedIds[n] = id;
@@ -165,7 +170,7 @@ export class TrigramMatrix {
     }
     sortDescending(mergedIds, mergedProbs, n);
     let size = Math.min(n, width);
-    while (size > 0 && !(mergedProbs[size - 1] >= LEAST_PROB)) size--;
+    while (size > 0 && mergedProbs[size - 1] < LEAST_PROB) size--;
     for (let j = 0; j < size; j++) {
       rowIds[base + j] = mergedIds[j];
       rowProbs[base + j] = mergedProbs[j];
@@ -183,6 +188,7 @@ export class TrigramMatrix {
     for (let row = first; row < rows.count; row++) this.unlink(row);
     this.evictions += Math.max(0, rows.count - first);
     rows.dropLastChunk();
+    this.reserveIndex(rows.chunks.length);
     this.hand = 0;
     return true;
   }
@@ -193,8 +199,8 @@ export class TrigramMatrix {
     const empty = new Int32Array(0);
     for (let i = 0; i < SHARDS; i++) this.shards[i] = empty;
     this.shardRows.fill(0);
-    this.budget.give(this.indexBytes);
     this.indexBytes = 0;
+    this.reserveIndex(0);
     this.hand = 0;
   }
 
@@ -215,6 +221,7 @@ export class TrigramMatrix {
       linked += inShard;
     }
     if (linked !== rows.count) faults.push(`index links ${linked} rows, store has ${rows.count}`);
+    if (indexBytes > this.indexReserve) faults.push(`index holds ${indexBytes} B, took ${this.indexReserve}`);
     if (indexBytes !== this.indexBytes) faults.push(`index counts ${this.indexBytes} B, holds ${indexBytes}`);
     for (let row = 0; row < rows.count; row++) {
       const chunk = rows.chunks[row >>> rows.shift];
@@ -250,7 +257,8 @@ export class TrigramMatrix {
       if (slots === 0) return -1;
       row = this.evictFromShard(hash);
     }
-    if (row < 0) row = this.rows.add();
+    if (row < 0 && (!this.wantsChunk || this.reserveIndex(this.rows.chunks.length + 1)))
+      row = this.rows.add();
     if (row < 0) row = this.evictByClock();
     if (row < 0) return -1;
     const chunk = this.rows.chunks[row >>> this.rows.shift];
@@ -268,12 +276,24 @@ export class TrigramMatrix {
   private growShard(s: number): boolean {
     const old = this.shards[s];
     const slots = old.length === 0 ? FIRST_SHARD_SLOTS : old.length * 2;
-    if (!this.budget.take(slots * 4)) return false;
+    const added = slots * 4 - old.byteLength;
+    this.indexBytes += added;
+    if (!this.reserveIndex(this.rows.chunks.length)) {
+      this.indexBytes -= added;
+      return false;
+    }
     const grown = new Int32Array(slots);
     for (const entry of old) if (entry !== 0) place(grown, this.hashOf(entry - 1), entry - 1);
     this.shards[s] = grown;
-    this.budget.give(old.byteLength);
-    this.indexBytes += grown.byteLength - old.byteLength;
+    return true;
+  }
+
+  /** Brings the index's share of the budget to what `chunks` chunks of rows, and the index as it is, need. */
+  private reserveIndex(chunks: number): boolean {
+    const wanted = Math.max(chunks * (INDEX_BYTES_PER_ROW << this.rows.shift), this.indexBytes);
+    if (wanted > this.indexReserve && !this.budget.take(wanted - this.indexReserve)) return false;
+    if (wanted < this.indexReserve) this.budget.give(this.indexReserve - wanted);
+    this.indexReserve = wanted;
     return true;
   }
 
@@ -299,15 +319,29 @@ export class TrigramMatrix {
     return victim;
   }
 
+  /** The same among the next few rows of the shard that a key belongs to: for budgets too small for the index to grow. */
   private evictFromShard(hash: number): number {
+    const { chunks, shift, mask: inChunk } = this.rows;
     const shard = this.shards[hash >>> 24];
     const mask = shard.length - 1;
-    let at = hash & mask;
-    while (shard[at] === 0) at = (at + 1) & mask;
-    const row = shard[at] - 1;
-    this.unlink(row);
+    let victim = -1;
+    let least = MOST_USE + 1;
+    for (
+      let step = 0, at = hash & mask;
+      step < shard.length && step < CLOCK_STEPS;
+      step++, at = (at + 1) & mask
+    ) {
+      const row = shard[at] - 1;
+      if (row < 0) continue;
+      const use = chunks[row >>> shift].use[row & inChunk];
+      if (use < least) {
+        least = use;
+        victim = row;
+      }
+    }
+    this.unlink(victim);
     this.evictions++;
-    return row;
+    return victim;
   }
 
   /** Takes a row out of the index and closes the gap (backward shift: no tombstones). */
