@@ -72,7 +72,7 @@ export class Controller {
     Object.assign(this.slots[slot], freshState());
   }
 
-  /** One step passed in a slot. True while it sleeps. */
+  /** One step passed in a slot. */
   tick(slot: number): void {
     const state = this.slots[slot];
     if (state.sleepLeft > 0) state.sleepLeft--;

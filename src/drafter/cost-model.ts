@@ -8,6 +8,9 @@
 const OWN_RATE = 0.15;
 /** Weight of a measurement for all n. */
 const COMMON_RATE = 0.05;
+/** Steps after which a pass of one token is to be measured again: few at first, since the table may be off, then ever more. */
+const FIRST_PLAIN = 16;
+const MOST_PLAIN = 512;
 /** One measurement counts as at most this ratio off, so that a hiccup does not upset the table. */
 const MOST_RATIO = 1.3;
 
@@ -16,6 +19,8 @@ export class CostModel {
   readonly most: number;
   private readonly cost: Float64Array;
   private scale = 1;
+  private sincePlain = 0;
+  private plainEvery = FIRST_PLAIN;
 
   /**
    * @param tokens ascending numbers of tokens
@@ -33,9 +38,20 @@ export class CostModel {
     return this.cost[Math.min(Math.max(n, 1), this.most)] * this.scale;
   }
 
+  /** True when the cost of a plain step, with which every draft is compared, was not measured for long. */
+  get wantsPlain(): boolean {
+    return this.sincePlain >= this.plainEvery;
+  }
+
   /** Counts a measured pass. Ignores what cannot be one. */
   observe(n: number, us: number): void {
     if (!(us > 0) || n < 1 || n > this.most) return;
+    if (n > 1) {
+      this.sincePlain++;
+    } else {
+      if (this.wantsPlain) this.plainEvery = Math.min(MOST_PLAIN, this.plainEvery * 2);
+      this.sincePlain = 0;
+    }
     const ratio = Math.min(MOST_RATIO, Math.max(1 / MOST_RATIO, us / this.us(n)));
     this.scale *= ratio ** COMMON_RATE;
     this.cost[n] *= ratio ** OWN_RATE;

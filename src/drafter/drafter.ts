@@ -24,6 +24,9 @@ import { growChain, type SearchLimits, type TreeSearch } from "./search.ts";
 import { SlotState } from "./slot-state.ts";
 import { NONE } from "./trigram-matrix.ts";
 
+/** A prompt is never longer; guards the memory against a `keep` that is not one. */
+const MOST_KEPT = 2 ** 22;
+
 export class AdedDrafter implements Drafter {
   private readonly info: EngineInfo;
   private readonly options: ResolvedDrafterOptions;
@@ -50,7 +53,7 @@ export class AdedDrafter implements Drafter {
   private acceptedNodes = 0;
   private lastNodes = 0;
 
-  /** Throws ADED_CONFIG for an option out of bounds; nothing else throws later. */
+  /** Throws ADED_CONFIG for an option out of bounds; nothing throws later. */
   constructor(info: EngineInfo, options: DrafterOptions = {}) {
     this.info = info;
     this.options = resolveDrafterOptions(options);
@@ -82,7 +85,7 @@ export class AdedDrafter implements Drafter {
     }
     state.scope = scope;
     state.id = request.id;
-    state.suffix.truncate(request.keep);
+    state.suffix.truncate(Math.min(Math.max(0, request.keep), MOST_KEPT));
     for (let i = 0; i < request.tokens.length; i++) state.suffix.append(request.tokens[i]);
     const { sampling } = request;
     state.drafts = sampling.draft;
@@ -118,25 +121,15 @@ export class AdedDrafter implements Drafter {
   draft(step: VerifiedStep): readonly SlotDraft[] {
     const { answers, drafting, trees, treeSlots, controller, info, options } = this;
     answers.length = 0;
-    drafting.length = 0;
-    trees.length = 0;
-    for (let i = 0; i < step.slots.length; i++) {
-      const verified = step.slots[i];
-      const state = this.slots[verified.slot];
-      if (state === undefined || state.id < 0 || !state.drafts || !verified.draft || verified.room < 1)
-        continue;
-      if (controller.sleeping(verified.slot) || state.suffix.length === 0) continue;
-      drafting.push(state);
-    }
-    const count = drafting.length;
-    if (count === 0 || info.maxNodes < 1 || (!info.tree && info.maxChain < 1)) return answers;
-
+    const count = this.gather(step);
+    if (count === 0) return answers;
     const fixed = options.fixedNodes;
     const roots = step.slots.length;
+    if (fixed === undefined && roots === 1 && controller.cost.wantsPlain) return answers;
     // With many slots none needs a tree much larger than its share; with a fixed size none may have more.
     const share = Math.floor(info.maxNodes / count);
     const { limits } = this;
-    limits.nodes = Math.min(this.maxNodes, fixed === undefined ? 2 * share + 2 : share);
+    limits.nodes = Math.min(this.maxNodes, fixed === undefined ? 2 * share + 2 : Math.min(fixed, share));
     limits.floor = fixed === undefined ? controller.floor(roots) : 0;
     const most = limits.nodes;
     for (let i = 0; i < count; i++) {
@@ -145,7 +138,7 @@ export class AdedDrafter implements Drafter {
       limits.nodes = Math.min(most, room);
       limits.depth = Math.min(options.maxDepth, room);
       this.grow(state);
-      trees.push(state.tree);
+      trees[i] = state.tree;
       treeSlots[i] = state.slot;
     }
     let total = 0;
@@ -191,6 +184,22 @@ export class AdedDrafter implements Drafter {
       controller: { asleep: this.controller.asleep, nodes: this.lastNodes },
       costUs,
     };
+  }
+
+  /** Collects the slots that draft for the next step in `drafting`; returns how many. */
+  private gather(step: VerifiedStep): number {
+    const { drafting, controller, info } = this;
+    if (info.maxNodes < 1 || (!info.tree && info.maxChain < 1)) return 0;
+    let count = 0;
+    for (let i = 0; i < step.slots.length && count < info.nSlots; i++) {
+      const verified = step.slots[i];
+      const state = this.slots[verified.slot];
+      if (state === undefined || state.id < 0 || !state.drafts || !verified.draft || verified.room < 1)
+        continue;
+      if (controller.sleeping(verified.slot) || state.suffix.length === 0) continue;
+      drafting[count++] = state;
+    }
+    return count;
   }
 
   private count(verified: VerifiedSlot): void {
@@ -262,6 +271,7 @@ export class AdedDrafter implements Drafter {
     const { nodes, parents, ids, probs, k } = verified;
     const { suffix } = state;
     const token = nodes[node];
+    if (!(token >= 0 && token < this.info.nVocab)) return;
     const parent = parents[node];
     let before = NONE;
     if (parent >= 0) before = nodes[parent];

@@ -60,6 +60,20 @@ describe("CostModel", () => {
     expect(cost.us(8)).toBe(before);
   });
 
+  it("asks for a plain step when none was measured for long, less and less often", () => {
+    const cost = costOf({ 1: 100, 8: 200 });
+    const gaps: number[] = [];
+    for (let since = 0; gaps.length < 3; since++) {
+      if (cost.wantsPlain) {
+        gaps.push(since);
+        since = 0;
+        cost.observe(1, 100);
+      }
+      cost.observe(8, 200);
+    }
+    for (let i = 1; i < gaps.length; i++) expect(gaps[i]).toBeGreaterThan(1.5 * gaps[i - 1]);
+  });
+
   it("works without a table", () => {
     const cost = costOf({});
     expect(cost.us(1)).toBe(cost.us(9));
