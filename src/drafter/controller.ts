@@ -11,10 +11,13 @@ import type { CostModel } from "./cost-model.ts";
 import type { DraftTree } from "./draft-tree.ts";
 import type { Random } from "./random.ts";
 
-/** Asks without nodes after which a slot sleeps. */
-const PATIENCE = 4;
-const FIRST_SLEEP = 8;
-const MOST_SLEEP = 256;
+/** Asks in a row without nodes after which a slot sleeps: text pays in bursts, so not too few. */
+const PATIENCE = 16;
+/** The same for new requests, once request after request slept without ever having drafted. */
+const LEAST_PATIENCE = 2;
+/** Steps. */
+const FIRST_SLEEP = 4;
+const MOST_SLEEP = 128;
 /** Speed-up that a draft must promise: for a slot that is awake, and for one that only probes. */
 const MARGIN_AWAKE = 1.01;
 const MARGIN_PROBE = 1.06;
@@ -28,6 +31,8 @@ interface SlotState {
   sleepLeft: number;
   nextSleep: number;
   probing: boolean;
+  /** The request got nodes at some step. */
+  paid: boolean;
   /** Running means of accepted nodes: promised by the path probabilities, and real. */
   promised: number;
   kept: number;
@@ -43,6 +48,7 @@ export class Controller {
   private readonly turns: Int32Array;
   /** Nodes per tree of the last allocation. */
   readonly counts: Int32Array;
+  private patience = PATIENCE;
   /** Tokens per µs that the last allocation promised. */
   private lastRate = 0;
 
@@ -69,6 +75,8 @@ export class Controller {
 
   /** A request begins in a slot: it starts awake. */
   begin(slot: number): void {
+    const before = this.slots[slot];
+    if (before.probing && !before.paid) this.patience = Math.max(LEAST_PATIENCE, this.patience >> 1);
     Object.assign(this.slots[slot], freshState());
   }
 
@@ -153,12 +161,14 @@ export class Controller {
     if (nodes > 0) {
       state.idle = 0;
       state.probing = false;
+      state.paid = true;
+      this.patience = PATIENCE;
       state.nextSleep = FIRST_SLEEP;
       return 0;
     }
     // Half-way back to full trust: a slot that slept through a change of topic gets another chance.
     if (state.probing) state.promised = (state.promised + state.kept) / 2;
-    if (!state.probing && ++state.idle < PATIENCE) return 0;
+    if (!state.probing && ++state.idle < this.patience) return 0;
     const sleep = Math.round(state.nextSleep * (0.75 + 0.5 * this.random.next()));
     state.sleepLeft = sleep;
     state.probing = true;
@@ -176,5 +186,5 @@ export class Controller {
 
 /** The running means start as if one accepted node had been promised and kept. */
 function freshState(): SlotState {
-  return { idle: 0, sleepLeft: 0, nextSleep: FIRST_SLEEP, probing: false, promised: 1, kept: 1 };
+  return { idle: 0, sleepLeft: 0, nextSleep: FIRST_SLEEP, probing: false, paid: false, promised: 1, kept: 1 };
 }

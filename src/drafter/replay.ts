@@ -7,6 +7,7 @@
  */
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { AdedError } from "../errors.ts";
 import type { Drafter, EngineInfo, VerifiedSlot, VerifiedStep } from "./draft.ts";
 import { AdedDrafter } from "./drafter.ts";
 import type { DrafterOptions } from "./options.ts";
@@ -45,12 +46,29 @@ export interface ReplayOptions {
   scope?: string;
 }
 
-/** Reads a JSONL file of traces. */
+/** Reads a JSONL file of traces. Throws ADED_BENCH naming the line that is not one. */
 export function readTraces(file: string): Trace[] {
-  return readFileSync(file, "utf8")
-    .split("\n")
-    .filter((line) => line.trim() !== "")
-    .map((line) => JSON.parse(line) as Trace);
+  const traces: Trace[] = [];
+  for (const [index, line] of readFileSync(file, "utf8").split("\n").entries()) {
+    if (line.trim() !== "") traces.push(parseTrace(line, `${file}:${index + 1}`));
+  }
+  return traces;
+}
+
+function parseTrace(line: string, where: string): Trace {
+  const hint =
+    "each line is one JSON object {id, category, prompt, tokens, k, ids, probs}; see docs/drafter.md";
+  let trace: Trace;
+  try {
+    trace = JSON.parse(line) as Trace;
+  } catch (cause) {
+    throw new AdedError("ADED_BENCH", `${where} is not JSON`, { hint, cause });
+  }
+  const entries = trace?.tokens?.length * trace?.k;
+  if (!(trace?.prompt?.length > 0) || trace.ids?.length !== entries || trace.probs?.length !== entries) {
+    throw new AdedError("ADED_BENCH", `${where} is not a trace`, { hint });
+  }
+  return trace;
 }
 
 /** What an engine with one slot and free forward passes would say of itself. */
@@ -86,18 +104,16 @@ export function replay(
   let steps = 0;
   let tokens = 0;
   const times: number[] = [];
-  let kept = 0;
   for (const [index, trace] of traces.entries()) {
     const { k } = trace;
     const output = Int32Array.from(trace.tokens);
     const ids = Int32Array.from(trace.ids);
     const probs = Float32Array.from(trace.probs);
-    kept = 0;
     drafter.begin({
       slot: 0,
       id: index,
       scope: options.scope ?? "",
-      keep: kept,
+      keep: 0,
       tokens: Int32Array.from(trace.prompt),
       sampling: {
         greedy: !(options.temperature && options.temperature > 0),

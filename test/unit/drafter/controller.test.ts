@@ -145,13 +145,28 @@ describe("Controller", () => {
       const sleep = controller.sleepAfter(0, 0);
       if (sleep > 0) sleeps.push(sleep);
     }
-    expect(asks).toBeLessThan(12);
+    expect(asks).toBeLessThan(24);
     for (let i = 1; i < sleeps.length; i++) expect(sleeps[i]).toBeGreaterThan(sleeps[i - 1]);
     expect(controller.asleep).toBe(1);
     while (controller.sleeping(0)) controller.tick(0);
     expect(controller.sleepAfter(0, 5)).toBe(0);
     expect(controller.asleep).toBe(0);
     expect(controller.sleepAfter(0, 0)).toBe(0);
+  });
+
+  it("loses patience sooner when request after request never drafted, and regains it", () => {
+    const controller = controllerOf(costOf({ 1: 100, 8: 800 }));
+    const asksToSleep = () => {
+      controller.begin(0);
+      let asks = 1;
+      while (controller.sleepAfter(0, 0) === 0) asks++;
+      return asks;
+    };
+    const first = asksToSleep();
+    for (let i = 0; i < 5; i++) asksToSleep();
+    expect(asksToSleep()).toBeLessThan(first / 4);
+    controller.sleepAfter(0, 3);
+    expect(asksToSleep()).toBe(first);
   });
 
   it("asks more of a probe than of a slot that is awake", () => {

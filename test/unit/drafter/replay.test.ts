@@ -62,6 +62,10 @@ describe("replay", () => {
     const file = join(folder, "traces.jsonl");
     writeFileSync(file, `${JSON.stringify(cycle("a", 3))}\n\n${JSON.stringify(cycle("b", 4))}\n`);
     expect(readTraces(file).map((t) => t.id)).toEqual(["a", "b"]);
+    for (const bad of ["{", "{}", "null", JSON.stringify({ ...cycle("c", 3), probs: [] })]) {
+      writeFileSync(file, `${JSON.stringify(cycle("a", 3))}\n${bad}\n`);
+      expect(() => readTraces(file)).toThrow("traces.jsonl:2 is not");
+    }
     rmSync(folder, { recursive: true });
   });
 });
