@@ -65,7 +65,7 @@ export interface ListenOptions {
   port: number;
 }
 
-export interface Proxy {
+export interface AdedProxy {
   readonly server: Server;
   /** Resolves with the address. @throws AdedError ADED_CONFIG (not loopback and no keys), ADED_PORT_TAKEN */
   listen(options: ListenOptions): Promise<{ host: string; port: number; url: string }>;
@@ -89,11 +89,11 @@ class ClientRequest extends IncomingMessage {
   }
 }
 
-export function createProxy(options: ProxyOptions): Proxy {
+export function createProxy(options: ProxyOptions): AdedProxy {
   return new ProxyServer(options);
 }
 
-class ProxyServer implements Proxy {
+class ProxyServer implements AdedProxy {
   readonly server: Server;
   readonly #log: Log;
   readonly #models: ModelTable;

@@ -7,9 +7,12 @@
 import { Agent, type ClientRequest, type IncomingMessage, type ServerResponse } from "node:http";
 import { createProxyMiddleware, type RequestHandler } from "http-proxy-middleware";
 import type { Engine, EngineAddress } from "../engine/engine.ts";
+import { hasBody } from "./body.ts";
 import { engineFault } from "./faults.ts";
 import { pairs, requestHeaders } from "./headers.ts";
 import type { Relay } from "./relay.ts";
+
+const NOTHING = Buffer.alloc(0);
 
 interface Passing {
   engine: Engine;
@@ -80,6 +83,8 @@ export class Passthrough {
       if (request.rawTrailers.length > 0) outgoing.addTrailers(pairs(request.rawTrailers));
     });
     relay.attach({ abort: () => outgoing.destroy(), resume: () => undefined });
+    // The engine should see the headers of an upload at once: it may refuse it by them.
+    if (hasBody(request) && !relay.done) outgoing.write(NOTHING);
   }
 
   #answering(incoming: IncomingMessage, request: IncomingMessage): void {

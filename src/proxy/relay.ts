@@ -27,6 +27,8 @@ export interface RelayOptions {
 /** How long an error event may take to reach a slow client, and a refused upload to be drained, ms. */
 const LINGER_MS = 2000;
 
+const NOTHING = Buffer.alloc(0);
+
 /** A refused request whose body is at most this long is read to its end, so that the connection can go on. */
 const SMALL_REST = 1 << 20;
 
@@ -94,17 +96,23 @@ export class Relay implements Exchange {
     if (ms > 0) this.#timer = setTimeout(() => this.fail(fault()), ms);
   }
 
-  /** Passes a 1xx answer on, as far as Node can send it. */
+  /** Passes a 1xx answer on, where Node can send such a one; the final answer does not depend on it. */
   information(status: number, rawHeaders: readonly string[]): void {
     if (this.#done || this.#started || this.request.httpVersion === "1.0") return;
     if (status === 102) this.response.writeProcessing();
-    else if (status === 103) {
-      const hints: Record<string, string | string[]> = {};
-      for (const [name, value] of pairs(rawHeaders)) {
-        const before = hints[name];
-        hints[name] = before === undefined ? value : [before, value].flat();
-      }
+    else if (status === 103) this.#hint(rawHeaders);
+  }
+
+  #hint(rawHeaders: readonly string[]): void {
+    const hints: Record<string, string | string[]> = {};
+    for (const [field, value] of pairs(rawHeaders)) {
+      const name = field.toLowerCase();
+      hints[name] = name in hints ? [hints[name], value].flat() : value;
+    }
+    try {
       this.response.writeEarlyHints(hints);
+    } catch {
+      // Node knows fewer forms of the Link field than there are.
     }
   }
 
@@ -185,8 +193,9 @@ export class Relay implements Exchange {
     this.fail(draining());
   }
 
+  /** Sends the headers when no piece of the body has taken them along. (`flushHeaders` would send them as UTF-8.) */
   flush(): void {
-    if (!this.#wrote && !this.#done) this.response.flushHeaders();
+    if (!this.#wrote && !this.#done) this.response.write(NOTHING);
   }
 
   #finished(): void {
