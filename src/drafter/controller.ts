@@ -73,11 +73,11 @@ export class Controller {
     return n;
   }
 
-  /** A request begins in a slot: it starts awake. */
-  begin(slot: number): void {
-    const before = this.slots[slot];
-    if (before.probing && !before.paid) this.patience = Math.max(LEAST_PATIENCE, this.patience >> 1);
-    Object.assign(this.slots[slot], freshState());
+  /** A request begins or ends in a slot: the next one starts awake. */
+  reset(slot: number): void {
+    const state = this.slots[slot];
+    if (state.probing && !state.paid) this.patience = Math.max(LEAST_PATIENCE, this.patience >> 1);
+    Object.assign(state, freshState());
   }
 
   /** One step passed in a slot. */

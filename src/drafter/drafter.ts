@@ -94,7 +94,7 @@ export class AdedDrafter implements Drafter {
     state.plainArgmax = state.greedy && !sampling.grammar;
     state.live = false;
     state.lastCount = 0;
-    this.controller.begin(slot);
+    this.controller.reset(slot);
   }
 
   observe(step: VerifiedStep): void {
@@ -121,6 +121,7 @@ export class AdedDrafter implements Drafter {
   draft(step: VerifiedStep): readonly SlotDraft[] {
     const { answers, drafting, trees, treeSlots, controller, info, options } = this;
     answers.length = 0;
+    this.lastNodes = 0;
     const count = this.gather(step);
     if (count === 0) return answers;
     const fixed = options.fixedNodes;
@@ -160,6 +161,7 @@ export class AdedDrafter implements Drafter {
     this.scopes.leave(state.scope);
     state.id = -1;
     state.live = false;
+    this.controller.reset(slot);
   }
 
   /** Forgets what a scope learnt. False if there is no such scope. */

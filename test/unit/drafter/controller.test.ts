@@ -133,7 +133,7 @@ describe("Controller", () => {
 
   it("sleeps after idle asks, longer each time a probe finds nothing, and wakes when drafts pay", () => {
     const controller = controllerOf(costOf({ 1: 100, 8: 800 }));
-    controller.begin(0);
+    controller.reset(0);
     const sleeps: number[] = [];
     let asks = 0;
     while (sleeps.length < 4) {
@@ -157,7 +157,7 @@ describe("Controller", () => {
   it("loses patience sooner when request after request never drafted, and regains it", () => {
     const controller = controllerOf(costOf({ 1: 100, 8: 800 }));
     const asksToSleep = () => {
-      controller.begin(0);
+      controller.reset(0);
       let asks = 1;
       while (controller.sleepAfter(0, 0) === 0) asks++;
       return asks;
@@ -172,7 +172,7 @@ describe("Controller", () => {
   it("asks more of a probe than of a slot that is awake", () => {
     const cost = costOf({ 1: 1000, 2: 1060 });
     const controller = controllerOf(cost);
-    controller.begin(0);
+    controller.reset(0);
     const tree = treeOf([0.1]);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(1);
     while (controller.sleepAfter(0, 0) === 0);
@@ -181,12 +181,12 @@ describe("Controller", () => {
 
   it("stops drafting for a slot whose promises are not kept", () => {
     const controller = controllerOf(costOf({ 1: 100, 2: 130 }));
-    controller.begin(0);
+    controller.reset(0);
     const tree = treeOf([0.6]);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(1);
     for (let i = 0; i < 200; i++) controller.settle(0, 0.6, 0.05);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
-    controller.begin(0);
+    controller.reset(0);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(1);
   });
 });
