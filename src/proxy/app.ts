@@ -31,6 +31,7 @@ import { Passthrough } from "./passthrough.ts";
 import { Relay } from "./relay.ts";
 import { findRoute, isModelList, isOwn, isPublic, type Route, rawPath } from "./routes.ts";
 import { ownRoutes } from "./status.ts";
+import { hostOf } from "./target.ts";
 import { asksForWebSocket, passUpgrade, responseOn } from "./upgrade.ts";
 
 export interface ProxyOptions extends DraftingSources {
@@ -267,7 +268,12 @@ class ProxyServer implements AdedProxy {
     const fault = stateFault(engine.snapshot());
     if (fault !== undefined) return fault;
     this.#awaitHeaders(relay, engine);
-    const headers = requestHeaders(request.rawHeaders, { scope, wanted, buffered: true });
+    const headers = requestHeaders(request.rawHeaders, {
+      scope,
+      wanted,
+      buffered: true,
+      host: hostOf(engine.address),
+    });
     const { method = "POST", url: target = "/" } = request;
     this.#forwarder.forward(engine, { method, target, headers, body }, relay);
     return undefined;

@@ -18,6 +18,8 @@ export type Arm = "on" | "off";
 export interface RequestHeaderOptions {
   /** Learning scope to set as `x-aded-scope`; none when empty. */
   scope?: string;
+  /** Replaces the client's `Host`. */
+  host?: string;
   /** What the client asked for: replaces its `x-aded` field by `x-aded: off` or by none. Undefined: the field stays. */
   wanted?: Arm;
   /** True: leave out the body's framing, because the body is sent from a buffer. */
@@ -53,7 +55,7 @@ export function requestHeaders(raw: readonly string[], options: RequestHeaderOpt
       continue;
     // "TE: trailers" tells the engine that trailers will be passed on; anything else in TE is for this hop.
     if (name === "te" ? raw[i + 1].trim().toLowerCase() !== "trailers" : dropped?.has(name)) continue;
-    out.push(raw[i], raw[i + 1]);
+    out.push(raw[i], name === "host" ? (options.host ?? raw[i + 1]) : raw[i + 1]);
   }
   if (options.wanted === "off") out.push("x-aded", "off");
   if (options.scope) out.push("x-aded-scope", options.scope);

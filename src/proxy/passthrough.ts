@@ -4,15 +4,22 @@
  * back from the wire form, and the answer is passed on by the relay: left alone, http-proxy-middleware ends an answer that broke off
  * as if it were complete.
  */
-import { Agent, type ClientRequest, type IncomingMessage, type ServerResponse } from "node:http";
+import { type ClientRequest, Agent as HttpAgent, type IncomingMessage, type ServerResponse } from "node:http";
+import { Agent as HttpsAgent } from "node:https";
 import { createProxyMiddleware, type RequestHandler } from "http-proxy-middleware";
-import type { Engine, EngineAddress } from "../engine/engine.ts";
+import type { Engine } from "../engine/engine.ts";
 import { hasBody } from "./body.ts";
 import { engineFault } from "./faults.ts";
 import { pairs, requestHeaders } from "./headers.ts";
 import type { Relay } from "./relay.ts";
+import { hostOf, targetOf } from "./target.ts";
+
+/** Idle connections are given up before llama-server closes them (after 5 s): a request must not meet the closing. */
+const AGENT = { keepAlive: true, scheduling: "lifo", timeout: 2000 } as const;
 
 const NOTHING = Buffer.alloc(0);
+
+type Protocol = "http:" | "https:";
 
 interface Passing {
   engine: Engine;
@@ -21,17 +28,17 @@ interface Passing {
 }
 
 export class Passthrough {
-  readonly #agent = new Agent({ keepAlive: true, scheduling: "lifo" });
+  readonly #agents = { "http:": new HttpAgent(AGENT), "https:": new HttpsAgent(AGENT) };
   readonly #passing = new WeakMap<IncomingMessage, Passing>();
-  readonly #middleware: RequestHandler;
+  readonly #middleware = { "http:": this.#create("http:"), "https:": this.#create("https:") };
 
-  constructor() {
-    this.#middleware = createProxyMiddleware({
+  #create(protocol: Protocol): RequestHandler {
+    return createProxyMiddleware({
       target: "http://engine.invalid", // replaced by the router for every request
       router: (request: IncomingMessage) => targetOf(this.#of(request).engine.address),
       pathFilter: () => true,
       toProxy: true,
-      agent: this.#agent,
+      agent: this.#agents[protocol],
       selfHandleResponse: true,
       // The usual plugins answer errors with a text of their own, also in the middle of an answer.
       ejectPlugins: true,
@@ -50,13 +57,13 @@ export class Passthrough {
     // Node and http-proxy would act on this field; it was met before the request came here.
     delete request.headers.expect;
     this.#passing.set(request, passing);
-    this.#middleware(request, response, (error: unknown) =>
-      passing.relay.fail(engineFault(passing.engine.model, error)),
-    ).catch((error: unknown) => passing.relay.fail(engineFault(passing.engine.model, error)));
+    const failed = (error: unknown): void => passing.relay.fail(engineFault(passing.engine.model, error));
+    const protocol = passing.engine.address.origin.startsWith("https:") ? "https:" : "http:";
+    this.#middleware[protocol](request, response, failed).catch(failed);
   }
 
   close(): void {
-    this.#agent.destroy();
+    for (const agent of Object.values(this.#agents)) agent.destroy();
   }
 
   #of(request: IncomingMessage): Passing {
@@ -67,11 +74,12 @@ export class Passthrough {
 
   /** Before the first byte is sent: target and headers as the client sent them. */
   #sending(outgoing: ClientRequest, request: IncomingMessage): void {
-    const { relay, scope } = this.#of(request);
+    const { relay, scope, engine } = this.#of(request);
+    const headers = requestHeaders(request.rawHeaders, { scope, host: hostOf(engine.address) });
     outgoing.path = request.url ?? "/";
     for (const name of outgoing.getHeaderNames()) outgoing.removeHeader(name);
     const repeated = new Map<string, string[]>();
-    for (const [name, value] of pairs(requestHeaders(request.rawHeaders, { scope }))) {
+    for (const [name, value] of pairs(headers)) {
       const key = name.toLowerCase();
       const values = [...(repeated.get(key) ?? []), value];
       repeated.set(key, values);
@@ -108,17 +116,4 @@ export class Passthrough {
     const { relay, engine } = this.#of(request);
     relay.fail(engineFault(engine.model, error));
   }
-}
-
-interface Target {
-  protocol: string;
-  host: string;
-  port: string;
-  socketPath?: string;
-}
-
-/** http-proxy takes the parts of an address, and knows Unix sockets only in this form. */
-function targetOf(address: EngineAddress): Target {
-  const { protocol, hostname, port } = new URL(address.origin);
-  return { protocol, host: hostname.replace(/^\[|\]$/g, ""), port, socketPath: address.socketPath };
 }

@@ -64,6 +64,8 @@ export class Relay implements Exchange {
     this.#metrics = context.metrics;
     this.#route = options.route;
     this.#dialect = options.dialect ?? "openai";
+    // Writing to a connection that has just closed is no news: Connections reports it.
+    response.on("error", () => undefined);
     response.on("drain", () => this.#upstream?.resume());
     response.on("finish", () => this.#finished());
     this.#connections.begin(this.#socket, this);

@@ -85,7 +85,7 @@ export function findRoute(method: string | undefined, path: string): Route | und
 export function isPublic(method: string | undefined, path: string): boolean {
   if (method === "OPTIONS") return true;
   if (method !== "GET" && method !== "HEAD") return false;
-  return PUBLIC_PATHS.has(path) || (PUBLIC_ASSET.test(path) && !path.includes(".."));
+  return PUBLIC_PATHS.has(path) || (PUBLIC_ASSET.test(path) && !/\.\.|%/.test(path));
 }
 
 /** True for `GET /v1/models` and its alias. */

@@ -16,6 +16,7 @@ import type { Connections, Exchange } from "./connections.ts";
 import { engineFault } from "./faults.ts";
 import { pairs, requestHeaders } from "./headers.ts";
 import type { Relay } from "./relay.ts";
+import { hostOf, targetOf } from "./target.ts";
 
 /** True when these headers ask for a WebSocket; `Upgrade: h2c` and others are ignored, as the engine does. */
 export function asksForWebSocket(headers: IncomingHttpHeaders): boolean {
@@ -39,16 +40,19 @@ export function passUpgrade(
   options: { socket: Socket; head: Buffer; scope: string; connections: Connections },
 ): void {
   const { request } = relay;
-  const { origin, socketPath } = engine.address;
-  const { protocol, hostname, port } = new URL(origin);
+  const { protocol, host, port, socketPath } = targetOf(engine.address);
   const outgoing = (protocol === "https:" ? httpsRequest : httpRequest)({
     agent: false,
-    hostname: hostname.replace(/^\[|\]$/g, ""),
+    host,
     port,
     socketPath,
     method: request.method,
     path: request.url,
-    headers: requestHeaders(request.rawHeaders, { scope: options.scope, upgrade: true }),
+    headers: requestHeaders(request.rawHeaders, {
+      scope: options.scope,
+      upgrade: true,
+      host: hostOf(engine.address),
+    }),
   });
   relay.attach({ abort: () => outgoing.destroy(), resume: () => undefined });
   outgoing.on("error", (error) => relay.fail(engineFault(engine.model, error)));
