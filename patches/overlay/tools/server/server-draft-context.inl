@@ -1,0 +1,395 @@
+// the part of server_context_impl that deals with draft trees [aded]
+// included into the struct's body, so that server-context.cpp holds call sites only
+
+    std::unique_ptr<server_draft_link> draft_link;
+
+    server_draft_topk                   draft_topk;
+    std::vector<server_draft_step_slot> draft_steps; // what the step under way found out
+    int64_t draft_us       = 0;     // time of its forward passes
+    int32_t draft_n_tokens = 0;     // their tokens
+    bool    draft_mixed    = false; // they evaluated prompt tokens, too
+
+    bool draft_init() {
+        auto * mem = llama_get_memory(ctx_tgt);
+
+        // note: a tree has to fit in one ubatch, beside the other slots' tokens
+        const int32_t n_room = std::min<int32_t>(llama_n_batch(ctx_tgt), llama_n_ubatch(ctx_tgt)) - params_base.n_parallel;
+
+        tree_can   = mem && llama_memory_can_tree(mem);
+        tree_n_max = params_base.embedding || !mem ? 0 : std::clamp(n_room, 0, params_base.draft_max_nodes);
+
+        if (params_base.draft_socket.empty() || draft_link) {
+            return true;
+        }
+
+        if (tree_n_max == 0 || spec) {
+            SRV_WRN("%s", spec ? "--draft-socket is ignored: --spec-type is in use\n" : "--draft-socket is ignored: nothing is generated here\n");
+            return true;
+        }
+
+        server_draft_info info;
+        info.model      = model_name;
+        info.vocab_hash = server_draft_vocab_hash(vocab);
+        info.n_vocab    = llama_vocab_n_tokens(vocab);
+        info.n_slots    = params_base.n_parallel;
+        info.tree       = tree_can;
+        // note: without trees, a chain is as long as the memory can roll back
+        info.max_chain  = ctx_tgt_seq_rm_type == COMMON_CONTEXT_SEQ_RM_TYPE_PART ? tree_n_max :
+                          ctx_tgt_seq_rm_type == COMMON_CONTEXT_SEQ_RM_TYPE_RS   ? std::min<int32_t>(tree_n_max, llama_n_rs_seq(ctx_tgt)) : 0;
+        info.max_nodes  = tree_n_max;
+        info.top_k      = std::min(64, info.n_vocab);
+
+        server_draft_measure_cost(ctx_tgt, std::min<int32_t>(64, tree_n_max + 1), info.cost_n, info.cost_us);
+
+        auto link = std::make_unique<server_draft_link>(std::move(info), params_base.draft_timeout_us);
+
+        const std::string err = link->listen(params_base.draft_socket);
+        if (!err.empty()) {
+            SRV_ERR("cannot listen on draft socket '%s': %s\n", params_base.draft_socket.c_str(), err.c_str());
+            return false;
+        }
+
+        draft_link = std::move(link);
+
+        return true;
+    }
+
+    static const char * draft_end_reason(const server_slot & slot) {
+        switch (slot.stop) {
+            case STOP_TYPE_EOS:   return "eos";
+            case STOP_TYPE_WORD:  return "stop";
+            case STOP_TYPE_LIMIT: return "limit";
+            case STOP_TYPE_NONE:  break;
+        }
+        return "cancel";
+    }
+
+    // whether a draft may be used for the slot
+    static bool draft_allowed(const server_slot & slot) {
+        return slot.task->params.draft && slot.inp_embd.empty() && !slot.task->params.sampling.backend_sampling;
+    }
+
+    void draft_begin(const server_slot & slot) {
+        if (!draft_link) {
+            return;
+        }
+
+        const auto & sampling = slot.task->params.sampling;
+
+        server_draft_sampling info;
+        info.greedy  = sampling.temp <= 0.0f || sampling.top_k == 1;
+        info.temp    = sampling.temp;
+        info.grammar = !sampling.grammar.empty();
+        info.draft   = draft_allowed(slot);
+
+        draft_link->begin(slot.id, slot.task->id, slot.task->params.draft_scope, slot.prompt.tokens.get_text_tokens(), info);
+    }
+
+    void draft_end(const server_slot & slot) {
+        if (draft_link) {
+            draft_link->end(slot.id, draft_end_reason(slot));
+        }
+    }
+
+    void draft_flush() {
+        if (draft_link) {
+            draft_link->flush();
+        }
+    }
+
+    // take the drafts that the peer sent for these slots
+    void draft_take(const std::vector<server_slot *> & generating, int32_t n_left) {
+        if (!draft_link) {
+            return;
+        }
+
+        for (auto * slot : generating) {
+            if (slot->task->type == SERVER_TASK_TYPE_TREE_VERIFY) {
+                continue;
+            }
+
+            slot->tree = draft_link->take(slot->id);
+
+            if (!draft_allowed(*slot) || slot->tree.size() > n_left) {
+                slot->tree.clear();
+            }
+
+            slot->tree.trim(slot->get_tree_depth_max(), slot->get_tree_nodes_max());
+
+            n_left -= slot->tree.size();
+
+            slot->stats.n_draft_tokens += slot->tree.size();
+        }
+    }
+
+    // a batch with draft trees found no space in the KV cache: take them out again, false if there are none
+    bool draft_drop_trees() {
+        bool res = false;
+        for (auto & slot : slots) {
+            res |= !slot.tree_i_batch.empty();
+        }
+        if (!res) {
+            return false;
+        }
+
+        for (auto & slot : slots) {
+            if (slot.tree_i_batch.empty()) {
+                continue;
+            }
+            if (slot.task->type == SERVER_TASK_TYPE_TREE_VERIFY) {
+                send_error(slot, "no space in the KV cache for the tree", ERROR_TYPE_UNAVAILABLE);
+                for (const int32_t i : slot.tree_i_batch) {
+                    batch.tokens[i].id_slot = -1;
+                }
+                slot.prompt.tokens.keep_first(slot.prompt.n_tokens() - 1);
+                slot.release();
+                continue;
+            }
+            for (size_t i = 1; i < slot.tree_i_batch.size(); ++i) {
+                batch.tokens[slot.tree_i_batch[i]].id_slot = -1;
+            }
+            slot.stats.n_draft_tokens -= slot.tree.size();
+            slot.tree.clear();
+            slot.tree_i_batch.clear();
+        }
+
+        std::vector<int32_t> idx_new(batch.size(), -1);
+        std::vector<server_batch::token> tokens_new;
+        for (int32_t i = 0; i < batch.size(); ++i) {
+            if (batch.tokens[i].id_slot >= 0) {
+                idx_new[i] = tokens_new.size();
+                tokens_new.push_back(batch.tokens[i]);
+            }
+        }
+        for (auto & slot : slots) {
+            if (slot.i_batch >= 0) {
+                slot.i_batch = idx_new[slot.i_batch];
+            }
+        }
+
+        batch.tokens = std::move(tokens_new);
+        batch.batch_rendered = false;
+        batch.render();
+
+        return true;
+    }
+
+    // note what was found out about the root and the draft nodes of a slot
+    // tok_idxs: index in the decoded batch of the root and of each node
+    void draft_report(const server_slot & slot, const std::vector<int32_t> & tok_idxs, const std::vector<int32_t> & path, const llama_tokens & accepted) {
+        if (!draft_link) {
+            return;
+        }
+
+        const int32_t k       = draft_link->top_k();
+        const int32_t n       = tok_idxs.size();
+        const int32_t n_vocab = llama_vocab_n_tokens(vocab);
+
+        server_draft_step_slot cur;
+        cur.slot     = slot.id;
+        cur.k        = k;
+        cur.path     = path;
+        cur.accepted = { accepted.begin(), accepted.end() };
+
+        // note: the root is the last token of the prompt so far, less what has just been accepted
+        cur.nodes  .push_back(slot.prompt.tokens[slot.prompt.n_tokens() - path.size()]);
+        cur.parents.push_back(-1);
+        for (int32_t i = 0; i < slot.tree.size() && n > 1; ++i) {
+            cur.nodes  .push_back(slot.tree.tokens[i]);
+            cur.parents.push_back(slot.tree.parents[i] + 1);
+        }
+
+        cur.ids  .resize(n*k);
+        cur.probs.resize(n*k);
+        for (int32_t i = 0; i < n && k > 0; ++i) {
+            draft_topk.get(llama_get_logits_ith(ctx_tgt, tok_idxs[i]), n_vocab, k, cur.ids.data() + i*k, cur.probs.data() + i*k);
+        }
+
+        draft_steps.push_back(std::move(cur));
+    }
+
+    // one iteration of update_slots()
+    void draft_step_begin() {
+        draft_steps.clear();
+        draft_us       = 0;
+        draft_n_tokens = 0;
+        draft_mixed    = false;
+    }
+
+    void draft_step_decoded(int32_t off, int32_t n_tokens) {
+        draft_us       += ggml_time_us() - t_decode_start;
+        draft_n_tokens += n_tokens;
+        for (int i = off; i < off + n_tokens; ++i) {
+            draft_mixed |= batch.tokens[i].is_prompt;
+        }
+    }
+
+    // send what the step found out, and ask for the next drafts
+    void draft_send() {
+        if (!draft_link) {
+            return;
+        }
+        if (draft_steps.empty()) {
+            draft_link->flush();
+            return;
+        }
+        for (auto & cur : draft_steps) {
+            const auto & slot = slots[cur.slot];
+            const bool generating = slot.state == SLOT_STATE_GENERATING;
+
+            cur.room  = generating ? std::min(tree_n_max, slot.get_tree_nodes_max()) : 0;
+            cur.draft = generating && draft_allowed(slot) && (tree_can || draft_link->get_info().max_chain > 0);
+        }
+        draft_link->step(draft_steps, draft_mixed ? 0 : draft_us, draft_n_tokens);
+    }
+
+    // the prompt is evaluated: the trees come next, with its last token as their root
+    void tree_verify_begin(server_slot & slot) {
+        slot.stats.update_prompt_last();
+
+        slot.state   = SLOT_STATE_GENERATING;
+        slot.i_batch = -1;
+        slot.sampled = slot.prompt.tokens[slot.prompt.n_tokens() - 1];
+
+        tree_verify_rewind(slot);
+    }
+
+    void tree_verify_rewind(server_slot & slot) {
+        slot.prompt.tokens.keep_first(slot.prompt.n_tokens() - 1);
+        slot.mem.seq_rm(slot.id, slot.prompt.tokens.pos_next(), -1);
+    }
+
+    // the next trees of the slot, false if there is no room for them in this step
+    bool tree_verify_take(server_slot & slot, int32_t & n_left) {
+        if (!slot.task->tree_verify->take(n_left, slot.tree)) {
+            return false;
+        }
+        n_left -= slot.tree.size();
+        return true;
+    }
+
+    void tree_verify_step(server_slot & slot, int32_t off) {
+        auto & verify = *slot.task->tree_verify;
+
+        const int32_t n_vocab = llama_vocab_n_tokens(vocab);
+
+        if (slot.tree_i_batch.empty()) {
+            slot.tree_i_batch.push_back(slot.i_batch); // no nodes, just the root
+        }
+        for (size_t i = 0; i < slot.tree_i_batch.size(); ++i) {
+            verify.set(draft_topk, slot.tree, (int32_t) i - 1, llama_get_logits_ith(ctx_tgt, slot.tree_i_batch[i] - off), n_vocab);
+        }
+
+        verify.n_forward++;
+        verify.us += ggml_time_us() - t_decode_start;
+
+        slot.tree.clear();
+        slot.tree_i_batch.clear();
+        slot.i_batch = -1;
+
+        tree_verify_rewind(slot);
+
+        if (!verify.done()) {
+            return;
+        }
+
+        auto res = std::make_unique<server_task_result_tree_verify>();
+
+        res->id        = slot.task->id;
+        res->index     = slot.task->index;
+        res->verify    = slot.task->tree_verify;
+        res->n_prompt  = slot.task->n_tokens();
+        res->n_cached  = slot.stats.n_prompt_cached;
+        res->prompt_ms = slot.stats.t_prompt_ms();
+
+        queue_results.send(std::move(res));
+
+        slot.release();
+    }
+
+    // verify the draft tree of a slot: walk from the root along what the request's own sampler gives
+    void draft_walk(server_slot & slot, int32_t off) {
+        const auto & preserved = slot.task->params.sampling.preserved_tokens;
+
+        llama_tokens         accepted;
+        std::vector<int32_t> path = { 0 }; // 0: the root, i + 1: node i
+
+        bool has_next = true;
+
+        while (true) {
+            const int32_t tok_idx = slot.tree_i_batch[path.back()] - off;
+
+            const llama_token id = common_sampler_sample(slot.smpl.get(), slot.ctx_tgt, tok_idx);
+
+            common_sampler_accept(slot.smpl.get(), id, true);
+
+            accepted.push_back(id);
+
+            slot.stats.n_gen += 1;
+            slot.stats.update_gen_last();
+
+            completion_token_output result;
+            result.tok          = id;
+            result.text_to_send = common_token_to_piece(slot.ctx_tgt, result.tok, params_base.special || preserved.find(id) != preserved.end());
+            result.prob         = 1.0f;
+
+            if (slot.task->params.sampling.n_probs > 0) {
+                populate_token_probs(slot, result, slot.task->params.post_sampling_probs, params_base.special, tok_idx);
+            }
+
+            const int32_t child = slot.tree.child(path.back() - 1, id);
+
+            has_next = process_token(result, slot);
+
+            // note: where plain decoding would shift the context now, the walk ends, so that it is done in the next step
+            if (!has_next || child < 0 || slot.prompt.n_tokens() + 1 >= slot.n_ctx) {
+                break;
+            }
+
+            slot.prompt.tokens.push_back(id);
+            path.push_back(child + 1);
+        }
+
+        slot.stats.n_draft_accepted += path.size() - 1;
+
+        slot.stats.n_draft_verif_steps += 1;
+
+        auto & n_accepted_per_pos = slot.n_accepted_per_pos;
+        if (n_accepted_per_pos.size() + 1 < path.size()) {
+            n_accepted_per_pos.resize(path.size() - 1, 0);
+        }
+        for (size_t i = 0; i + 1 < path.size(); ++i) {
+            n_accepted_per_pos[i]++;
+        }
+
+        // keep the cells of the accepted path
+        if (tree_can) {
+            std::vector<int32_t> idxs;
+            for (size_t i = 1; i < path.size(); ++i) {
+                idxs.push_back(slot.tree_i_batch[path[i]] - off);
+            }
+            llama_memory_seq_keep_path(llama_get_memory(ctx_tgt), slot.id, idxs.data(), idxs.size());
+        } else {
+            slot.mem.seq_rm(slot.id, slot.prompt.tokens.pos_next(), -1);
+        }
+
+        std::vector<int32_t> tok_idxs;
+        for (const int32_t i : slot.tree_i_batch) {
+            tok_idxs.push_back(i - off);
+        }
+        draft_report(slot, tok_idxs, path, accepted);
+
+        slot.tree.clear();
+        slot.tree_i_batch.clear();
+        slot.i_batch = -1;
+
+        if (!has_next) {
+            slot.print_timings();
+            send_final_response(slot);
+            slot.release();
+
+            return;
+        }
+
+        slot.print_timings_tg();
+    }
