@@ -6,8 +6,9 @@ import type { LoadedConfig } from "./config.ts";
 import { ensureEngine } from "./engine/build.ts";
 import { createEngine } from "./engine/create.ts";
 import type { Engine } from "./engine/engine.ts";
-import { ensureModel } from "./engine/models.ts";
+import { ensureModel, needsDownload } from "./engine/models.ts";
 import type { WorkOptions } from "./engine/progress.ts";
+import { buildTools, downloadTools, requireTools } from "./engine/tools.ts";
 import { AdedError, messageOf } from "./errors.ts";
 import { projectPath } from "./home.ts";
 import { DraftingHost } from "./link/host.ts";
@@ -117,9 +118,14 @@ export async function serve(config: LoadedConfig, options: ServeOptions): Promis
 /** Builds the engine and fetches the model files, as far as the config needs them. */
 async function prepare(config: LoadedConfig, options: ServerOptions): Promise<Served[]> {
   const entries = Object.entries(config.models);
-  const local = entries.some(([, settings]) => settings.source !== undefined);
-  const serverPath = local ? (await ensureEngine(options)).serverPath : undefined;
   const base = config.file === undefined ? undefined : path.dirname(config.file);
+  const sources = entries.flatMap(([, { source }]) => source ?? []);
+  // all that is missing is named at once, not first the compiler and minutes later Python
+  if (sources.length > 0) {
+    const fetching = sources.some((source) => needsDownload(source, base));
+    await requireTools([...buildTools, ...(fetching ? downloadTools : [])], options.signal);
+  }
+  const serverPath = sources.length > 0 ? (await ensureEngine(options)).serverPath : undefined;
   const served: Served[] = [];
   for (const [name, settings] of entries) {
     const modelPath =

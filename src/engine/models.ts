@@ -139,6 +139,12 @@ export async function ensureModel(source: string, options: ModelOptions = {}): P
   });
 }
 
+/** Would `ensureModel` have to fetch something? @throws AdedError ADED_MODEL_UNKNOWN */
+export function needsDownload(source: string, base?: string): boolean {
+  const parsed = parseSource(source, base);
+  return parsed.kind === "pypi" && !existsSync(homePath("models", parsed.file));
+}
+
 export interface QuantizeOptions extends WorkOptions {
   /** Path of llama-quantize. */
   quantizePath: string;
