@@ -7,13 +7,8 @@ export interface Metrics {
   requests: Counter<"route" | "arm" | "code">;
   /** Answers that failed or broke off, by kind of fault. */
   faults: Counter<"kind">;
-  /** A gauge whose values `collect` sets afresh at every scrape. */
-  gauge<L extends string>(
-    name: string,
-    help: string,
-    labels: readonly L[],
-    collect: (gauge: Gauge<L>) => void,
-  ): void;
+  /** A gauge; who makes it sets it. */
+  gauge<L extends string>(name: string, help: string, labels: readonly L[]): Gauge<L>;
 }
 
 /** @param process true: also report memory, CPU time and event-loop lag of this process */
@@ -34,17 +29,6 @@ export function createMetrics(options: { process?: boolean } = {}): Metrics {
       labelNames: ["kind"],
       registers: [registry],
     }),
-    gauge: (name, help, labelNames, collect) => {
-      const gauge = new Gauge({
-        name,
-        help,
-        labelNames,
-        registers: [registry],
-        collect() {
-          gauge.reset();
-          collect(gauge);
-        },
-      });
-    },
+    gauge: (name, help, labelNames) => new Gauge({ name, help, labelNames, registers: [registry] }),
   };
 }

@@ -324,8 +324,11 @@ class ProxyServer implements AdedProxy {
 
   /** Lets the client send its body, and watches that it goes on doing so. */
   #invite({ request, response }: Relay): void {
+    if (request.headers.expect !== undefined) {
+      response.writeContinue();
+      delete request.headers.expect; // met: neither Node's client nor http-proxy shall act on it
+    }
     if (!hasBody(request)) return;
-    if (request.headers.expect !== undefined) response.writeContinue();
     request.socket.setTimeout(this.#uploadIdle);
     request.once("end", () => request.socket.setTimeout(0));
   }

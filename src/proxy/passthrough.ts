@@ -54,8 +54,6 @@ export class Passthrough {
 
   /** Passes the request on; everything that follows happens through `relay`. */
   pass(request: IncomingMessage, response: ServerResponse, passing: Passing): void {
-    // Node and http-proxy would act on this field; it was met before the request came here.
-    delete request.headers.expect;
     this.#passing.set(request, passing);
     const failed = (error: unknown): void => passing.relay.fail(engineFault(passing.engine.model, error));
     const protocol = passing.engine.address.origin.startsWith("https:") ? "https:" : "http:";

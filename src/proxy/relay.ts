@@ -225,9 +225,11 @@ export class Relay implements Exchange {
     ];
     headers.push(...extra);
     if (this.arm !== undefined) headers.push("x-aded-arm", this.arm);
-    const response = this.response;
-    const uploading = restOfBody(this.request) > SMALL_REST;
-    if (uploading || this.#connections.draining) response.shouldKeepAlive = false;
+    const { request, response } = this;
+    const uninvited = request.headers.expect !== undefined;
+    const uploading = !uninvited && restOfBody(request) > SMALL_REST;
+    // A client that still waits for "100 Continue" may send its body or not: this connection cannot go on.
+    if (uninvited || uploading || this.#connections.draining) response.shouldKeepAlive = false;
     response.writeHead(status, headers);
     if (!uploading) {
       response.end(bytes);
@@ -236,12 +238,12 @@ export class Relay implements Exchange {
     // Closing while the client is still sending would reset the connection and could lose it this answer: read on a while.
     response.write(bytes);
     const timer = setTimeout(() => response.end(), LINGER_MS);
-    this.request.once("end", () => response.end());
-    this.request.once("close", () => {
+    request.once("end", () => response.end());
+    request.once("close", () => {
       clearTimeout(timer);
       response.end();
     });
-    this.request.resume();
+    request.resume();
   }
 
   /** After headers: an error event where the body is an event stream; in any case no clean end. */
@@ -263,9 +265,7 @@ export class Relay implements Exchange {
 function restOfBody(request: IncomingMessage): number {
   if (request.complete) return 0;
   if (request.headers["transfer-encoding"] !== undefined) return Number.POSITIVE_INFINITY;
-  const length = Number(request.headers["content-length"] ?? 0);
-  // A client that waits for "100 Continue" may send its body or not: this connection cannot go on.
-  return length > 0 && request.headers.expect !== undefined ? Number.POSITIVE_INFINITY : length;
+  return Number(request.headers["content-length"] ?? 0);
 }
 
 function flushHeaders(relay: Relay): void {

@@ -90,7 +90,7 @@ export function proxyStatus(sources: StatusSources, uptimeSeconds: number): Prox
 export function ownRoutes(sources: StatusSources): Express {
   const started = performance.now();
   const status = (): ProxyStatus => proxyStatus(sources, (performance.now() - started) / 1000);
-  publishGauges(sources);
+  const setGauges = statusGauges(sources);
   const app = express();
   app.disable("x-powered-by");
   app.disable("etag");
@@ -109,6 +109,7 @@ export function ownRoutes(sources: StatusSources): Express {
     response.set("Cache-Control", "no-store").json(status());
   });
   app.get("/aded/metrics", async (_request, response) => {
+    setGauges();
     response.type(sources.metrics.registry.contentType).send(await sources.metrics.registry.metrics());
   });
   if (sources.routes !== undefined) app.use("/aded", sources.routes);
@@ -118,44 +119,41 @@ export function ownRoutes(sources: StatusSources): Express {
   return app;
 }
 
-function publishGauges({ models, metrics, running }: StatusSources): void {
-  metrics.gauge("aded_requests_running", "Requests being answered", [], (gauge) => gauge.set(running()));
-  metrics.gauge("aded_engine_up", "1 when the model's engine takes requests", ["model"], (gauge) => {
-    for (const engine of models.list)
-      gauge.set({ model: engine.model }, engine.snapshot().state === "ready" ? 1 : 0);
-  });
-  metrics.gauge("aded_engine_restarts", "Restarts of the model's engine", ["model"], (gauge) => {
-    for (const engine of models.list) gauge.set({ model: engine.model }, engine.snapshot().restarts);
-  });
-  const drafting: [name: string, help: string, value: (d: DraftingSnapshot) => number][] = [
-    ["aded_link_up", "1 when the draft link is connected", (d) => (d.link === "connected" ? 1 : 0)],
-    ["aded_steps", "Decode steps seen by the drafter", (d) => d.steps],
-    ["aded_tokens", "Tokens emitted in those steps", (d) => d.tokens],
-    ["aded_matrix_rows", "Rows of the tri-gram matrix", (d) => d.matrix.rows],
-    ["aded_matrix_bytes", "Memory of the tri-gram matrix", (d) => d.matrix.bytes],
-  ];
-  for (const [name, help, value] of drafting) {
-    metrics.gauge(name, help, ["model"], (gauge) => {
-      for (const engine of models.list) {
-        const snapshot = models.drafting(engine);
-        if (snapshot !== undefined) gauge.set({ model: engine.model }, value(snapshot));
+/** Makes the gauges that mirror the status. @returns what sets them all, to be called before they are read */
+function statusGauges({ models, metrics, running }: StatusSources): () => void {
+  const requests = metrics.gauge("aded_requests_running", "Requests being answered", []);
+  const up = metrics.gauge("aded_engine_up", "1 when the model's engine takes requests", ["model"]);
+  const restarts = metrics.gauge("aded_engine_restarts", "Restarts of the model's engine", ["model"]);
+  const link = metrics.gauge("aded_link_up", "1 when the draft link is connected", ["model"]);
+  const steps = metrics.gauge("aded_steps", "Decode steps seen by the drafter", ["model"]);
+  const tokens = metrics.gauge("aded_tokens", "Tokens emitted in those steps", ["model"]);
+  const rows = metrics.gauge("aded_matrix_rows", "Rows of the tri-gram matrix", ["model"]);
+  const bytes = metrics.gauge("aded_matrix_bytes", "Memory of the tri-gram matrix", ["model"]);
+  const times = metrics.gauge("aded_exchange_us", "Time of drafting and of the link, µs", [
+    "model",
+    "part",
+    "quantile",
+  ]);
+  return () => {
+    requests.set(running());
+    times.reset();
+    for (const engine of models.list) {
+      const { model } = engine;
+      const snapshot = engine.snapshot();
+      up.set({ model }, snapshot.state === "ready" ? 1 : 0);
+      restarts.set({ model }, snapshot.restarts);
+      const drafting = models.drafting(engine);
+      if (drafting === undefined) continue;
+      link.set({ model }, drafting.link === "connected" ? 1 : 0);
+      steps.set({ model }, drafting.steps);
+      tokens.set({ model }, drafting.tokens);
+      rows.set({ model }, drafting.matrix.rows);
+      bytes.set({ model }, drafting.matrix.bytes);
+      for (const part of ["draft", "link"] as const) {
+        const { p50, p99 } = drafting[`${part}_us`];
+        if (p50 !== null) times.set({ model, part, quantile: "0.5" }, p50);
+        if (p99 !== null) times.set({ model, part, quantile: "0.99" }, p99);
       }
-    });
-  }
-  metrics.gauge(
-    "aded_exchange_us",
-    "Time of drafting and of the link, µs",
-    ["model", "part", "quantile"],
-    (gauge) => {
-      for (const engine of models.list) {
-        const snapshot = models.drafting(engine);
-        if (snapshot === undefined) continue;
-        for (const part of ["draft", "link"] as const) {
-          const times = snapshot[`${part}_us`];
-          if (times.p50 !== null) gauge.set({ model: engine.model, part, quantile: "0.5" }, times.p50);
-          if (times.p99 !== null) gauge.set({ model: engine.model, part, quantile: "0.99" }, times.p99);
-        }
-      }
-    },
-  );
+    }
+  };
 }

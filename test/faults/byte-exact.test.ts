@@ -243,6 +243,20 @@ describe("other methods and forms", () => {
     },
   );
 
+  it("a request that expects 100 Continue but has no body is answered", async () => {
+    const engine = await bench.rawEngine();
+    const { port } = await bench.proxy(engine);
+    const client = await bench.client(port);
+    client.write("GET //props HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n");
+    const upstream = await engine.connection();
+    await upstream.until("\r\n\r\n");
+    expect(upstream.head).toMatch(/^GET \/\/props HTTP\/1\.1\r\n/);
+    expect(upstream.field("expect")).toBeUndefined();
+    upstream.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    await client.until("\r\n\r\nok");
+    expect(client.received).toContain("HTTP/1.1 200 OK\r\n");
+  });
+
   it("request trailers pass on a streamed upload", async () => {
     const engine = await bench.rawEngine();
     const { port } = await bench.proxy(engine);
