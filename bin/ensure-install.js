@@ -52,10 +52,12 @@ export async function ensureInstalled() {
     stdio: ["ignore", "inherit", "inherit"],
   });
   let interrupted = false;
+  // npm has nothing worth waiting for: the next npm ci begins anew
   const stop = () => {
     interrupted = true;
     kill(child, "SIGTERM");
-    setTimeout(() => kill(child, "SIGKILL"), 1000).unref();
+    setTimeout(() => kill(child, "SIGKILL"), 300);
+    setTimeout(() => process.exit(130), 1500);
   };
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
   for (const name of signals) process.on(name, stop);
