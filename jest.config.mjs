@@ -16,5 +16,7 @@ const project = (name) => ({
 });
 
 export default {
+  // many tests start processes, and a machine that is busy with something else takes its time for that
+  testTimeout: 60_000,
   projects: [project("unit"), project("faults"), project("e2e")],
 };
