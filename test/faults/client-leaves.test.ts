@@ -1,10 +1,16 @@
 import { describe, expect, it } from "@jest/globals";
 import { testBench } from "./support/bench.ts";
 import type { FakeEngine } from "./support/fake-engine.ts";
+import { flood } from "./support/flood.ts";
 import { post, type Wire } from "./support/wire.ts";
 
 const bench = testBench();
 const SSE = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/** True when the text arrives, false when the connection is left before. */
+function arrives(wire: Wire, text: string): Promise<boolean> {
+  return Promise.race([wire.until(text).then(() => true), wire.left.then(() => false)]);
+}
 
 async function metricsOf(port: number): Promise<string> {
   return (await fetch(`http://127.0.0.1:${port}/aded/metrics`)).text();
@@ -14,6 +20,38 @@ describe.each([
   ["generation route", "/v1/chat/completions"],
   ["pass-through route", "/embeddings"],
 ])("a client that leaves, %s", (_name, path) => {
+  it("is reported although it does not read what is still under way to it", async () => {
+    const engine = await bench.rawEngine();
+    const { port } = await bench.proxy(engine);
+    const client = await bench.client(port);
+    client.write(post(path, "{}"));
+    const upstream = await engine.connection();
+    await upstream.until("{}");
+    const total = 96 << 20;
+    upstream.write(`HTTP/1.1 200 OK\r\nContent-Length: ${total}\r\n\r\n`);
+    await client.until("\r\n\r\n");
+    client.socket.pause();
+    await flood(upstream.socket, total).stalled;
+    client.end();
+    await upstream.left;
+  });
+
+  it("is reported although it left before the engine could be told of it", async () => {
+    const engine = await bench.rawEngine();
+    const { port, proxy } = await bench.proxy(engine);
+    proxy.server.once("request", (request) => request.socket.destroy());
+    const client = await bench.client(port);
+    client.write(post(path, "early"));
+    await client.left;
+    const next = await bench.client(port);
+    next.write(post(path, "later"));
+    // The first request may have got as far as a connection, which then is closed without another word.
+    const first = await engine.connection();
+    const served = (await arrives(first, "later")) ? first : await engine.connection();
+    await served.until("later");
+    expect(first.received).not.toContain("early");
+  });
+
   describe.each(["reset", "destroy", "end"] as const)("by %s", (how) => {
     async function connected(): Promise<{ engine: FakeEngine; port: number; client: Wire; upstream: Wire }> {
       const engine = await bench.rawEngine();

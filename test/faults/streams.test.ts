@@ -1,8 +1,7 @@
-import { ServerResponse } from "node:http";
 import type { Socket } from "node:net";
-import type { Writable } from "node:stream";
 import { describe, expect, it } from "@jest/globals";
 import { testBench } from "./support/bench.ts";
+import { flood } from "./support/flood.ts";
 import { post } from "./support/wire.ts";
 
 const bench = testBench();
@@ -125,30 +124,6 @@ it("stops reading an upload while the engine does not read, and goes on afterwar
   upstream.socket.resume();
   await all;
 }, 30_000);
-
-/** Writes `total` bytes as fast as they are taken. */
-function flood(sink: Writable, total: number): { stalled: Promise<void>; sent(): number } {
-  const piece = Buffer.alloc(64 << 10, "x");
-  let sent = 0;
-  const stalled = new Promise<void>((resolve) => {
-    const push = (): void => {
-      while (sent < total) {
-        sent += piece.length;
-        if (sink.write(piece)) continue;
-        // Nothing taken for this long: the way is blocked.
-        const timer = setTimeout(resolve, 300);
-        sink.once("drain", () => {
-          clearTimeout(timer);
-          push();
-        });
-        return;
-      }
-      if (sink instanceof ServerResponse) sink.end();
-    };
-    push();
-  });
-  return { stalled, sent: () => sent };
-}
 
 /** Resolves when that many bytes have come. */
 function count(source: Socket, bytes: number): Promise<void> {
