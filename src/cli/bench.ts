@@ -10,6 +10,7 @@ import { ChatClient } from "../bench/chat-client.ts";
 import { DEFAULT_PROMPTS } from "../bench/default-prompts.ts";
 import { describeEnvironment } from "../bench/environment.ts";
 import { type BenchPrompt, loadPrompts, spread } from "../bench/prompts.ts";
+import { reportSameText, runSameText } from "../bench/same-text.ts";
 import { loadConfig } from "../config.ts";
 import type { Progress } from "../engine/progress.ts";
 import { AdedError, messageOf } from "../errors.ts";
@@ -86,16 +87,79 @@ export function benchCommand(): Command {
     .option("--csv <file>", "write one line per request")
     .option("--md <file>", "write the tables as Markdown")
     .action((flags: AbFlags) => benchAb(flags));
+  bench
+    .command("same-text")
+    .description("whether drafts change the text: every difference, and whether it is a near-tie")
+    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
+    .option("--config <file>", "the config of the server to start (default: as aded serve)")
+    .option("--prompts <files...>", "JSONL files, as for bench ab")
+    .option("--limit <n>", "most prompts per file, spread evenly over it", integer("--limit", 1))
+    .option("--max-tokens <n>", "longest answer, tokens", integer("--max-tokens", 1), 160)
+    .option("--concurrency <n>", "requests of one arm at once", integer("--concurrency", 1), 1)
+    .option("--model <name>", "model to ask for (default: the server's own)")
+    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
+    .option("--json [file]", "write the report as JSON; to stdout without a file")
+    .action((flags: SameTextFlags) => benchSameText(flags));
   return bench;
 }
 
-async function benchAb(flags: AbFlags): Promise<void> {
+type SameTextFlags = Pick<
+  AbFlags,
+  "url" | "config" | "prompts" | "limit" | "maxTokens" | "concurrency" | "model" | "apiKey" | "json"
+>;
+
+async function benchSameText(flags: SameTextFlags): Promise<void> {
   const prompts = await choosePrompts(flags);
-  for (const path of [flags.json, flags.csv, flags.md]) if (typeof path === "string") await checkFolder(path);
+  if (typeof flags.json === "string") await checkFolder(flags.json);
+  await withTarget(flags, async (url, apiKey, progress) => {
+    const task = progress.task("Requests", "steps");
+    const pairs = await runSameText(url, {
+      prompts,
+      maxTokens: flags.maxTokens,
+      concurrency: flags.concurrency,
+      model: flags.model,
+      apiKey,
+      signal: interruptSignal,
+      onProgress: (done, total) => task.update(done, total),
+    });
+    task.end("done");
+    const report = reportSameText(pairs);
+    const text = `${JSON.stringify(report, null, 1)}\n`;
+    if (typeof flags.json === "string") await save(flags.json, text);
+    if (flags.json === true) {
+      process.stdout.write(text);
+      return;
+    }
+    const noise = report.margin_noise;
+    process.stdout.write(
+      `${report.same_text} of ${report.n} texts are the same; ${report.near_ties} of the ${report.differences.length} first ` +
+        `differences are near-ties (margin at most the largest noise seen)\n` +
+        `noise of the margin between the two likeliest tokens, nats: p50 ${show(noise.p50)}, p99 ${show(noise.p99)}, ` +
+        `max ${show(noise.max)} over ${noise.positions} positions\n` +
+        `change of the reported log-probabilities, nats: p50 ${show(report.logprob_noise.p50)}, ` +
+        `p99 ${show(report.logprob_noise.p99)}, max ${show(report.logprob_noise.max)}\n` +
+        `tokens per step ${show(report.tokens_per_step)}\n`,
+    );
+    for (const { id, category, index, off, on, margin, near_tie } of report.differences) {
+      process.stdout.write(
+        `  ${category} ${id}: token ${index}, ${off} against ${on}, margin ${show(margin)}${near_tie ? "" : "  NOT A NEAR-TIE"}\n`,
+      );
+    }
+  });
+}
+
+function show(value: number | null): string {
+  return value === null ? "N/A" : value.toPrecision(3);
+}
+
+/** The server that --url names, or the config's own, started for the time of `use`. */
+async function withTarget(
+  flags: Pick<AbFlags, "url" | "config" | "apiKey">,
+  use: (url: string, apiKey: string | undefined, progress: Progress) => Promise<void>,
+): Promise<void> {
   const progress = createProgress();
-  const apiKey = flags.apiKey ?? process.env.ADED_API_KEY;
   if (flags.url !== undefined) {
-    await measure(flags.url, prompts, { ...flags, apiKey }, progress);
+    await use(flags.url, flags.apiKey ?? process.env.ADED_API_KEY, progress);
     return;
   }
   // Nobody else knows the address of this server: it needs no key.
@@ -107,13 +171,22 @@ async function benchAb(flags: AbFlags): Promise<void> {
       signal: interruptSignal,
       use: async (url) => {
         await draftersConnected(url);
-        await measure(url, prompts, { ...flags, apiKey: undefined }, progress);
+        await use(url, undefined, progress);
       },
     },
   );
 }
 
-async function choosePrompts({ prompts, limit }: AbFlags): Promise<readonly BenchPrompt[]> {
+async function benchAb(flags: AbFlags): Promise<void> {
+  const prompts = await choosePrompts(flags);
+  for (const path of [flags.json, flags.csv, flags.md]) if (typeof path === "string") await checkFolder(path);
+  await withTarget(flags, (url, apiKey, progress) => measure(url, prompts, { ...flags, apiKey }, progress));
+}
+
+async function choosePrompts({
+  prompts,
+  limit,
+}: Pick<AbFlags, "prompts" | "limit">): Promise<readonly BenchPrompt[]> {
   if (prompts !== undefined) return loadPrompts(prompts, { limit });
   return spread(DEFAULT_PROMPTS, limit);
 }
