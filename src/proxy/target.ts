@@ -22,7 +22,15 @@ export function targetOf({ origin, socketPath }: EngineAddress): Target {
  */
 export function hostOf({ origin, socketPath }: EngineAddress): string | undefined {
   if (socketPath !== undefined) return undefined;
-  const { hostname, host } = new URL(origin);
-  const plain = hostname.replace(/^\[|\]$/g, "");
-  return isIP(plain) !== 0 || isLoopback(plain) ? undefined : host;
+  let host = hosts.get(origin);
+  if (host === undefined) {
+    const url = new URL(origin);
+    const name = url.hostname.replace(/^\[|\]$/g, "");
+    host = isIP(name) !== 0 || isLoopback(name) ? "" : url.host;
+    hosts.set(origin, host);
+  }
+  return host === "" ? undefined : host;
 }
+
+/** Found once per origin of an engine; "": the client's own. */
+const hosts = new Map<string, string>();
