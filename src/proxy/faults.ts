@@ -148,8 +148,3 @@ export function engineFault(model: string, error: unknown): Fault {
     `The connection to the engine of model '${model}' broke before its answer was complete (${detail})`,
   );
 }
-
-/** The engine answered in a way that HTTP does not allow for. */
-export function badAnswer(model: string, what: string): Fault {
-  return fault(502, "server_error", "engine_bad_answer", `The engine of model '${model}' ${what}`);
-}

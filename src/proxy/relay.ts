@@ -76,11 +76,6 @@ export class Relay implements Exchange {
     return this.#done;
   }
 
-  /** True once the engine's response headers were passed on. */
-  get started(): boolean {
-    return this.#started;
-  }
-
   /** What kind of answer it is, once routing knows. */
   describe(options: RelayOptions): void {
     this.#route = options.route;
