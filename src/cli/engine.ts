@@ -3,9 +3,10 @@ import { existsSync } from "node:fs";
 import path from "node:path";
 import { Command } from "commander";
 import { type EngineFlavour, ensureEngine, findEngine } from "../engine/build.ts";
-import { applyPatches, refreshPatches } from "../engine/patches.ts";
+import { applyPatches, countCommits, refreshPatches } from "../engine/patches.ts";
 import { cloneSource } from "../engine/source.ts";
 import { AdedError } from "../errors.ts";
+import { homePath } from "../home.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 import { printJson, printLine } from "./report.ts";
@@ -59,38 +60,52 @@ export function engineCommand(): Command {
   command
     .command("fetch")
     .description("clone the engine's pinned source, unpatched, into a work tree")
-    .argument("[folder]", "must not exist yet", WORK_TREE)
-    .action(async (folder: string) => {
-      if (existsSync(folder))
-        throw new AdedError("ADED_USAGE", `${folder} exists already`, { hint: "name another folder" });
-      await cloneSource(path.resolve(folder), { signal: interruptSignal });
-      printLine(`${folder}: the engine's source; next: npx aded engine apply ${folder}`);
+    .argument("[folder]", `must not exist yet (default: ${WORK_TREE} in ADED_HOME)`)
+    .action(async (argument?: string) => {
+      const folder = workTree(argument);
+      if (existsSync(folder)) {
+        throw new AdedError("ADED_USAGE", `${folder} exists already`, {
+          hint: "remove it, or name another folder",
+        });
+      }
+      await cloneSource(folder, { signal: interruptSignal });
+      printLine(
+        `${folder}: the engine's source; next: npx aded engine apply${argument ? ` ${argument}` : ""}`,
+      );
     });
   command
     .command("apply")
     .description("apply patches/ to a work tree: patches become commits, the overlay's files stay untracked")
-    .argument("[folder]", "made by 'aded engine fetch'", WORK_TREE)
-    .action(async (folder: string) => {
-      if (!existsSync(path.join(folder, ".git"))) {
-        throw new AdedError("ADED_USAGE", `${folder} is not a work tree of the engine`, {
-          hint: `make it with: npx aded engine fetch ${folder}`,
+    .argument("[folder]", `fetched first if it does not exist (default: ${WORK_TREE} in ADED_HOME)`)
+    .action(async (argument?: string) => {
+      const folder = workTree(argument);
+      if (!existsSync(folder)) await cloneSource(folder, { signal: interruptSignal });
+      if ((await countCommits(folder, interruptSignal)) > 0) {
+        throw new AdedError("ADED_USAGE", `${folder} has commits of its own already`, {
+          hint: "remove it to begin anew, or name another folder",
         });
       }
-      await applyPatches(path.resolve(folder), { signal: interruptSignal });
-      printLine(`${folder}: patched; after changing and committing: npx aded engine refresh ${folder}`);
+      await applyPatches(folder, { signal: interruptSignal });
+      printLine(
+        `${folder}: patched; after committing changes: npx aded engine refresh${argument ? ` ${argument}` : ""}`,
+      );
     });
   command
     .command("refresh")
     .description("write patches/ anew from the commits and untracked files of a work tree")
-    .argument("[folder]", "made by 'aded engine fetch' and 'apply'", WORK_TREE)
+    .argument("[folder]", `made by 'aded engine apply' (default: ${WORK_TREE} in ADED_HOME)`)
     .option("--json", "print what was written as JSON")
-    .action(async (folder: string, flags: EngineFlags) => {
-      const written = await refreshPatches(path.resolve(folder), { signal: interruptSignal });
+    .action(async (folder: string | undefined, flags: EngineFlags) => {
+      const written = await refreshPatches(workTree(folder), { signal: interruptSignal });
       if (flags.json) return printJson(written);
       for (const name of written.patches) printLine(`patches/${name}`);
       for (const name of written.overlay) printLine(`patches/overlay/${name}`);
     });
   return command;
+}
+
+function workTree(folder?: string): string {
+  return folder === undefined ? homePath(WORK_TREE) : path.resolve(folder);
 }
 
 function flavourOf(flags: EngineFlags): EngineFlavour {

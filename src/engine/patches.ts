@@ -81,10 +81,10 @@ export async function applyPatches(tree: string, options: PatchOptions = {}): Pr
 function conflictHint(tree: string, name: string): string {
   return [
     "to mend it:",
-    "  npx aded engine fetch work && npx aded engine apply work   # stops at the same patch, in a work tree of your own",
-    "  cd work && git status                                      # mend the conflicts, git add the files, then",
-    "  git am --continue && cd -                                  # and 'git am' for each patch after it",
-    "  npx aded engine refresh work                               # writes patches/ anew",
+    "  npx aded engine apply work     # a work tree of your own; it stops at the same patch",
+    "  cd work && git status          # mend the conflicts, git add the files, then",
+    "  git am --continue && cd -      # and 'git am -3' for each patch after it",
+    "  npx aded engine refresh work   # writes patches/ anew",
     `(what failed now is ${name} in ${tree})`,
   ].join("\n");
 }
@@ -95,6 +95,22 @@ async function copyOverlay(tree: string, patchFolder: string): Promise<void> {
     await mkdir(path.dirname(target), { recursive: true });
     await copyFile(path.join(patchFolder, "overlay", name), target);
   }
+}
+
+/** Number of commits on top of the pinned source. @throws AdedError ADED_USAGE when `tree` is no work tree */
+export async function countCommits(tree: string, signal?: AbortSignal): Promise<number> {
+  if (!existsSync(path.join(tree, ".git"))) {
+    throw new AdedError("ADED_USAGE", `${tree} is not a work tree of the engine`, {
+      hint: "make one with: npx aded engine apply FOLDER",
+    });
+  }
+  const base = await firstCommit(tree, signal);
+  return Number(await git(["rev-list", "--count", `${base}..HEAD`], { cwd: tree, signal }));
+}
+
+/** The bundle holds one commit only, the pinned source. */
+async function firstCommit(tree: string, signal?: AbortSignal): Promise<string> {
+  return (await git(["rev-list", "--max-parents=0", "HEAD"], { cwd: tree, signal })).trim().split("\n")[0];
 }
 
 export interface RefreshResult {
@@ -109,27 +125,20 @@ export interface RefreshResult {
 export async function refreshPatches(tree: string, options: PatchOptions = {}): Promise<RefreshResult> {
   const patchFolder = options.patchFolder ?? projectPath("patches");
   const { signal } = options;
-  if (!existsSync(path.join(tree, ".git"))) {
-    throw new AdedError("ADED_USAGE", `${tree} is not a work tree of the engine`, {
-      hint: "make one with 'npx aded engine fetch DIR' and 'npx aded engine apply DIR'",
-    });
-  }
+  const count = await countCommits(tree, signal);
   const changed = await git(["status", "--porcelain", "--untracked-files=no"], { cwd: tree, signal });
   if (changed.trim() !== "") {
     throw new AdedError("ADED_PATCH", `${tree} has changes that are not committed:\n${changed}`, {
       hint: "commit them, or fold them into the right patch: git commit --fixup=… && git rebase -i --autosquash",
     });
   }
-  const base = (await git(["rev-list", "--max-parents=0", "HEAD"], { cwd: tree, signal }))
-    .trim()
-    .split("\n")[0];
-  const count = Number(await git(["rev-list", "--count", `${base}..HEAD`], { cwd: tree, signal }));
+  const base = await firstCommit(tree, signal);
   if (count === 0 && (await listPatches(patchFolder)).length > 0) {
     throw new AdedError(
       "ADED_PATCH",
       `${tree} holds none of the patches; refreshing from it would delete them`,
       {
-        hint: `apply them first: npx aded engine apply ${tree}`,
+        hint: "apply them first: npx aded engine apply FOLDER",
       },
     );
   }
