@@ -67,6 +67,7 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
     version: programVersion(),
     log,
     draftingStatus: (name) => models.find((model) => model.name === name)?.drafting?.snapshot(),
+    linkUp: (name) => models.find((model) => model.name === name)?.drafting?.connected ?? false,
     apiKeys: config.api_keys,
     allowedHosts: config.allowed_hosts,
     allowedOrigins: config.allowed_origins,

@@ -85,6 +85,11 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     clearTimeout(overdue);
   }
 
+  /** Whether drafts are possible now; as cheap as a field, unlike the snapshot. */
+  get connected(): boolean {
+    return this.#running && this.#status?.link === "connected";
+  }
+
   /** For /aded/status; counts are at most `statusMs` old, and null where nothing was measured yet. */
   snapshot(): DraftingSnapshot {
     const stats = this.#status?.stats;
@@ -112,7 +117,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     const workerData: WorkerInput = {
       socketPath,
       topK,
-      drafterModule: drafterModule ?? new URL("../drafter/drafter.ts", import.meta.url).href,
+      drafterModule: drafterModule ?? new URL("../drafter/module.ts", import.meta.url).href,
       drafterOptions: drafter,
       draftLatency: this.#draftLatency.buffer,
       linkLatency: this.#linkLatency.buffer,

@@ -8,6 +8,8 @@ import type { LogLevel, StopMessage, WorkerInput, WorkerMessage } from "./worker
 
 interface DrafterModule {
   AdedDrafter: new (info: EngineInfo, options: DrafterOptions) => Drafter;
+  /** Called once before the first step. */
+  warmUp?: (info: EngineInfo, options: DrafterOptions) => void;
 }
 
 if (parentPort === null) throw new Error("src/link/worker.ts runs only as a worker thread of the proxy");
@@ -33,7 +35,10 @@ const log: LinkLog = {
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
-  createDrafter: (info) => new drafting.AdedDrafter(info, input.drafterOptions),
+  createDrafter: (info) => {
+    drafting.warmUp?.(info, input.drafterOptions);
+    return new drafting.AdedDrafter(info, input.drafterOptions);
+  },
   log,
   draftLatency: new LatencyRing(input.draftLatency),
   linkLatency: new LatencyRing(input.linkLatency),
