@@ -142,11 +142,17 @@ async function startModel(model: Served, log: Log): Promise<void> {
   await engine.start();
   const socketPath = engine.draftSocket;
   if (socketPath === undefined || !settings.drafts.enabled) return;
-  const { top_k: topK, max_nodes: maxNodes, matrix_memory: matrixBytes, search } = settings.drafts;
+  const {
+    top_k: topK,
+    max_nodes: maxNodes,
+    fixed_nodes,
+    matrix_memory: matrixBytes,
+    search,
+  } = settings.drafts;
   model.drafting = new DraftingHost({
     socketPath,
     topK,
-    drafter: { maxNodes, matrixBytes, search },
+    drafter: { maxNodes, fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes, matrixBytes, search },
     log: log.child({ model: name }),
   });
   model.drafting.start();

@@ -46,6 +46,10 @@ export const draftSchema = z.strictObject({
     .max(64)
     .default(32)
     .meta({ description: "Most draft nodes in one step of one slot." }),
+  fixed_nodes: z.int().min(0).max(64).default(0).meta({
+    description:
+      "Draft that many nodes at every step, whether that pays or not (to measure); 0: decided step by step.",
+  }),
   top_k: z
     .int()
     .min(1)
