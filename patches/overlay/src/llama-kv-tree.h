@@ -39,10 +39,15 @@ struct llama_kv_tree {
         return nodes.empty();
     }
 
-    // batch token idx is now stored in cell (-1: not stored)
-    void place(int32_t idx, int32_t cell) {
-        if (idx_to_node[idx] >= 0) {
-            nodes[idx_to_node[idx]].cell = cell;
+    // token i of the ubatch is now stored in cell
+    void place(const llama_ubatch & ubatch, uint32_t i, int32_t cell) {
+        if (!is_of_batch(ubatch)) {
+            return;
+        }
+
+        const int32_t n = idx_to_node[ubatch.data->batch_idx[i]];
+        if (n >= 0) {
+            nodes[n].cell = cell;
         }
     }
 
@@ -67,7 +72,7 @@ struct llama_kv_tree {
     // drop from the rows of the ubatch's draft nodes the cells of the nodes that are not their ancestors
     template<typename T>
     void mask(const llama_ubatch & ubatch, T * data, int64_t n_kv, T drop) const {
-        if (empty() || !ubatch.data || ubatch.data->batch_idx.size() != ubatch.n_tokens) {
+        if (!is_of_batch(ubatch)) {
             return;
         }
 
@@ -120,6 +125,11 @@ struct llama_kv_tree {
     }
 
 private:
+    // false for the ubatches that are made up to restore a saved state
+    bool is_of_batch(const llama_ubatch & ubatch) const {
+        return !empty() && ubatch.data && ubatch.data->batch_idx.size() == ubatch.n_tokens;
+    }
+
     struct node_t {
         int32_t      idx;  // batch index
         int32_t      cell; // cell in the stream of the sequence, -1: not placed yet

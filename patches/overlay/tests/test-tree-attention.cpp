@@ -442,6 +442,15 @@ static void test_model(test_state & ts, llama_model * model, const std::string &
         const bool ok = llama_state_seq_set_data(other.ctx.get(), state.data(), state.size(), 0) > 0;
         ts.check(ok && close(ts, other.run({ root }, pos, 0, true), ref.run({ root }, pos, 0, true)), name + ": state saved after trees, restored elsewhere");
         llama_memory_seq_rm(ref.mem(), 0, pos, -1);
+
+        // and in the very context, right after a tree
+        const auto tree = random_tree(rng, 6, 3, n_vocab);
+        cur.decode_tree(tree, root, pos);
+        cur.keep(0, {});
+        const bool ok_same = llama_state_seq_set_data(cur.ctx.get(), state.data(), state.size(), 0) > 0;
+        ts.check(ok_same && close(ts, cur.run({ root }, pos, 0, true), ref.run({ root }, pos, 0, true)), name + ": state restored over a tree");
+        llama_memory_seq_rm(cur.mem(), 0, pos, -1);
+        llama_memory_seq_rm(ref.mem(), 0, pos, -1);
     }
 
     // context shift after a kept path
