@@ -337,7 +337,8 @@ std::string server_draft_frame::parse(const uint8_t * data, size_t size) {
 
     if (type == "hello") {
         kind = HELLO;
-        return has_version && has_top_k ? "" : "hello lacks version or top_k";
+        // note: another version may have other keys
+        return has_version && (has_top_k || version != SERVER_DRAFT_VERSION) ? "" : "hello lacks version or top_k";
     }
     if (type == "draft") {
         kind = DRAFT;

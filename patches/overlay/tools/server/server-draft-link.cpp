@@ -27,6 +27,12 @@ static constexpr int32_t BUDGET_MAX_US = 20000;
 static constexpr int32_t N_LATE_MAX    = 3;
 static constexpr int32_t N_PAUSE       = 16;
 
+// what is read from the peer before anything else gets its turn; bounds the time that a flood can hold the I/O thread
+static constexpr int32_t N_READ_MAX    = 16; // of 64 kiB each
+
+// after an accept() that failed for want of file descriptors or memory
+static constexpr int64_t ACCEPT_WAIT_US = 100000;
+
 #ifndef MSG_NOSIGNAL
 #    define MSG_NOSIGNAL 0
 #endif
@@ -81,6 +87,15 @@ std::string server_draft_link::listen(const std::string & path_new) {
         if (!S_ISSOCK(st.st_mode)) {
             return "the path exists and is not a socket";
         }
+        // a stale one refuses the connection
+        const int  fd   = socket(AF_UNIX, SOCK_STREAM, 0);
+        const bool live = fd >= 0 && connect(fd, (const sockaddr *) &addr, sizeof(addr)) == 0;
+        if (fd >= 0) {
+            close(fd);
+        }
+        if (live) {
+            return "another server listens there";
+        }
         unlink(path_new.c_str());
     }
 
@@ -100,6 +115,10 @@ std::string server_draft_link::listen(const std::string & path_new) {
     }
 
     path = path_new;
+    if (lstat(path.c_str(), &st) == 0) {
+        path_dev = st.st_dev;
+        path_ino = st.st_ino;
+    }
 
     if (::listen(fd_listen, 4) != 0) {
         return strerror(errno);
@@ -130,7 +149,9 @@ server_draft_link::~server_draft_link() {
             close(fd);
         }
     }
-    if (!path.empty()) {
+    // note: by now the path may be another server's
+    struct stat st;
+    if (!path.empty() && lstat(path.c_str(), &st) == 0 && (uint64_t) st.st_dev == path_dev && (uint64_t) st.st_ino == path_ino) {
         unlink(path.c_str());
     }
 }
@@ -150,20 +171,22 @@ void server_draft_link::run() {
     while (true) {
         pollfd fds[3];
         int    n = 0;
+
+        const int64_t t_wait = t_accept - ggml_time_us();
         {
             std::lock_guard<std::mutex> lock(mutex);
             if (stop) {
                 return;
             }
             fds[n++] = { fd_wake[0], POLLIN, 0 };
-            fds[n++] = { fd_listen,  POLLIN, 0 };
+            fds[n++] = { fd_listen,  (short) (t_wait > 0 ? 0 : POLLIN), 0 };
             if (fd_peer >= 0) {
                 const short ev = POLLIN | (out_off < out.size() ? POLLOUT : 0);
                 fds[n++] = { fd_peer, ev, 0 };
             }
         }
 
-        if (poll(fds, n, -1) < 0 && errno != EINTR) {
+        if (poll(fds, n, t_wait > 0 ? t_wait/1000 + 1 : -1) < 0 && errno != EINTR) {
             DRL_WRN("poll failed: %s\n", strerror(errno));
             return;
         }
@@ -188,16 +211,23 @@ void server_draft_link::run() {
         }
 
         if (n > 2 && fd_peer >= 0) {
+            bool can_send = true;
             if (fds[2].revents & POLLOUT) {
                 std::lock_guard<std::mutex> lock(mutex);
                 const ssize_t n_sent = send(fd_peer, out.data() + out_off, out.size() - out_off, MSG_NOSIGNAL | MSG_DONTWAIT);
                 if (n_sent > 0) {
                     out_off += n_sent;
+                } else if (n_sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+                    can_send = false;
                 }
                 if (out_off == out.size()) {
                     out.clear();
                     out_off = 0;
                 }
+            }
+            if (!can_send) {
+                close_peer("the drafter no longer reads");
+                continue;
             }
             if ((fds[2].revents & (POLLIN | POLLHUP | POLLERR)) && !read_peer()) {
                 continue;
@@ -213,6 +243,10 @@ void server_draft_link::run() {
 void server_draft_link::accept_peer() {
     const int fd = accept(fd_listen, nullptr, nullptr);
     if (fd < 0) {
+        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            warn_limited(limit_accept, string_format("a drafter cannot be accepted: %s", strerror(errno)));
+            t_accept = ggml_time_us() + ACCEPT_WAIT_US;
+        }
         return;
     }
 
@@ -244,7 +278,7 @@ void server_draft_link::accept_peer() {
 }
 
 bool server_draft_link::read_peer() {
-    while (true) {
+    for (int32_t i = 0; i < N_READ_MAX; ++i) {
         uint8_t buf[64*1024];
         const ssize_t n = recv(fd_peer, buf, sizeof(buf), MSG_DONTWAIT);
         if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
@@ -279,6 +313,7 @@ bool server_draft_link::read_peer() {
         }
         in.erase(in.begin(), in.begin() + off);
     }
+    return true; // the rest in the next round
 }
 
 void server_draft_link::close_peer(const std::string & why) {
@@ -321,6 +356,11 @@ void server_draft_link::send_locked(const std::vector<uint8_t> & frame) {
         close_asked = true;
         ready       = false;
     } else {
+        // note: what has been sent is dropped before it is more than what waits, a peer may lag for ever without being up to date once
+        if (out_off > out.size()/2) {
+            out.erase(out.begin(), out.begin() + out_off);
+            out_off = 0;
+        }
         out.insert(out.end(), frame.begin() + n_sent, frame.end());
     }
     wake();
@@ -394,6 +434,9 @@ bool server_draft_link::handle(const uint8_t * data, size_t size) {
         if (frame.version != SERVER_DRAFT_VERSION) {
             return refuse("version", string_format("the drafter speaks version %lld, this server %d", (long long) frame.version, SERVER_DRAFT_VERSION));
         }
+        if (connected()) {
+            return refuse("bad_frame", "a second hello");
+        }
         if (frame.top_k < 1 || frame.top_k > 64) {
             return refuse("bad_frame", string_format("top_k = %lld, allowed are 1 to 64", (long long) frame.top_k));
         }
@@ -420,11 +463,22 @@ bool server_draft_link::handle(const uint8_t * data, size_t size) {
 void server_draft_link::handle_draft(const server_draft_frame & frame) {
     std::unique_lock<std::mutex> lock(mutex);
 
-    if (frame.seq != seq_asked || answered) {
+    if (seq_asked == 0 || frame.seq != seq_asked || answered) {
         const auto text = string_format("a draft for step %lld, awaited is %lld", (long long) frame.seq, (long long) seq_asked);
         error_locked("late", text);
         lock.unlock();
         warn_limited(limit_late, text + " (error late)");
+        return;
+    }
+
+    // note: each slot of a frame may be answered with an error, so their number has to be bounded
+    if (frame.slots.size() > (size_t) info.n_slots) {
+        const auto text = string_format("a draft for %zu slots, there are %d", frame.slots.size(), info.n_slots);
+        error_locked("bad_draft", text);
+        answered = true;
+        lock.unlock();
+        cond.notify_all();
+        warn_limited(limit_draft, text + " (error bad_draft)");
         return;
     }
 
@@ -473,11 +527,15 @@ void server_draft_link::handle_draft(const server_draft_frame & frame) {
 //
 
 void server_draft_link::begin(int32_t slot, int32_t id_task, const std::string & scope, std::vector<int32_t> tokens, const server_draft_sampling & sampling) {
-    flush(); // the end of the request before
-
     auto & s = slots.at(slot);
 
+    // the end of the request before; those of other slots go out after the step that ended them
+    if (s.ended) {
+        flush();
+    }
+
     s.active     = true;
+    s.ended      = false;
     s.id_task    = id_task;
     s.scope      = scope;
     s.sampling   = sampling;
@@ -527,7 +585,9 @@ void server_draft_link::send_begin(int32_t slot, uint64_t gen) {
 }
 
 void server_draft_link::end(int32_t slot, const char * reason) {
-    if (slots.at(slot).active) {
+    auto & s = slots.at(slot);
+    if (s.active && !s.ended) {
+        s.ended = true;
         ends.emplace_back(slot, reason);
     }
 }
@@ -549,6 +609,13 @@ void server_draft_link::step(const std::vector<server_draft_step_slot> & cur, in
         sleeps.clear();
     }
     waiting = false;
+
+    if (gen != gen_seen) {
+        // what the peer before made of its time is not this one's fault
+        gen_seen = gen;
+        n_late   = 0;
+        n_pause  = 0;
+    }
 
     if (gen == 0) {
         for (const auto & c : cur) {
@@ -652,6 +719,7 @@ void server_draft_link::flush() {
             send_locked(w.finish());
         }
         s.active = false;
+        s.ended  = false;
     }
     ends.clear();
 }

@@ -94,6 +94,7 @@ struct server_draft_link {
 private:
     struct slot_state {
         bool        active = false;
+        bool        ended  = false; // end() was called, the frame is still to be sent
         int32_t     id_task = -1;
         int32_t     sleep   = 0;
         std::string scope;
@@ -133,6 +134,8 @@ private:
     server_draft_info info;
     int32_t           timeout_us;
     std::string       path;
+    uint64_t          path_dev = 0; // of the socket file
+    uint64_t          path_ino = 0;
 
     int fd_listen  = -1;
     int fd_peer    = -1;
@@ -143,6 +146,7 @@ private:
     // state of the decode loop's thread
     std::vector<slot_state>                        slots;
     std::vector<std::pair<int32_t, std::string>>   ends; // slot, reason
+    uint64_t gen_seen = 0; // peer of the step before
     double  step_us   = 0.0;
     int32_t n_late    = 0;
     int32_t n_pause   = 0; // steps for which nothing is asked
@@ -169,6 +173,8 @@ private:
 
     // state of the I/O thread
     std::vector<uint8_t> in;
+    int64_t              t_accept = 0; // no accept() before
+    log_limit            limit_accept;
     log_limit            limit_draft;
     log_limit            limit_late;
     log_limit            limit_slot;

@@ -5,7 +5,8 @@
 #include <functional>
 
 // clones for the vector units that the machine has; the loops below are written for the compiler to vectorize
-#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// note: the choice among them is made before ThreadSanitizer is ready
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_THREAD__)
 #    define DRAFT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default"), optimize("O3", "associative-math", "no-signed-zeros", "no-trapping-math")))
 #else
 #    define DRAFT_CLONES
@@ -13,12 +14,16 @@
 
 static constexpr int32_t BLOCK = 64;
 
+// terms that are added up in single precision
+static constexpr int32_t BLOCK_SUM = 512;
+
+// note: NaN counts as less than everything
 DRAFT_CLONES
 static void block_maxima(const float * x, int32_t n_blocks, float * res) {
     for (int32_t b = 0; b < n_blocks; ++b) {
         const float * p = x + (int64_t) b*BLOCK;
-        float m = p[0];
-        for (int32_t i = 1; i < BLOCK; ++i) {
+        float m = -INFINITY;
+        for (int32_t i = 0; i < BLOCK; ++i) {
             m = p[i] > m ? p[i] : m;
         }
         res[b] = m;
@@ -51,12 +56,21 @@ void server_draft_topk::get(const float * logits, int32_t n, int32_t k, int32_t 
     block_max.resize(n_blocks + (n_tail > 0));
     block_maxima(logits, n_blocks, block_max.data());
     if (n_tail > 0) {
-        block_max[n_blocks] = *std::max_element(logits + n_blocks*BLOCK, logits + n);
+        float m = -INFINITY;
+        for (int32_t i = n_blocks*BLOCK; i < n; ++i) {
+            m = logits[i] > m ? logits[i] : m;
+        }
+        block_max[n_blocks] = m;
     }
 
     const float max = *std::max_element(block_max.begin(), block_max.end());
 
-    lse = max + std::log(sum_exp(logits, n, max));
+    double sum = 0.0;
+    for (int32_t i = 0; i < n; i += BLOCK_SUM) {
+        sum += sum_exp(logits + i, std::min(BLOCK_SUM, n - i), max);
+    }
+
+    lse = max + std::log(sum);
 
     if (k <= 0) {
         return;
@@ -83,12 +97,23 @@ void server_draft_topk::get(const float * logits, int32_t n, int32_t k, int32_t 
         }
     }
 
-    std::partial_sort(cand.begin(), cand.begin() + k, cand.end(), [&](int32_t a, int32_t b) {
+    const int32_t n_sort = std::min<int32_t>(k, cand.size());
+    std::partial_sort(cand.begin(), cand.begin() + n_sort, cand.end(), [&](int32_t a, int32_t b) {
         return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
     });
 
+    // fewer than k logits are numbers: the others come last
+    for (int32_t i = 0; i < n && (int32_t) cand.size() < k; ++i) {
+        if (std::isnan(logits[i])) {
+            cand.push_back(i);
+        }
+    }
+
     for (int32_t i = 0; i < k; ++i) {
+        // note: not by way of lse, large logits leave it too few digits
+        const float p = std::exp(logits[cand[i]] - max)/sum;
+
         ids  [i] = cand[i];
-        probs[i] = std::exp(logits[cand[i]] - lse);
+        probs[i] = p >= 0.0f ? p : 0.0f; // not a number: infinite logits
     }
 }

@@ -30,7 +30,7 @@ std::string server_draft_tree::set(const int32_t * tokens_in, const int32_t * pa
         int32_t d = 0;
         for (int32_t j = i; j >= 0; j = parents_in[j]) {
             if (++d > n) {
-                return string_format("parents[%d] = %d is part of a cycle", i, parents_in[i]);
+                return string_format("parents[%d] = %d leads into a cycle", i, parents_in[i]);
             }
         }
         depth_in[i] = d;
