@@ -185,6 +185,46 @@ describe.each([
   });
 });
 
+describe("connections to the engine", () => {
+  async function answered(answer: string) {
+    const engine = await bench.rawEngine();
+    const { port } = await bench.proxy(engine);
+    const client = await bench.client(port);
+    client.write(post("/completion", BODY));
+    const upstream = await engine.connection();
+    await upstream.until('"hi"}');
+    upstream.write(answer);
+    return { engine, client, upstream };
+  }
+
+  it("are not used again after a stream: llama-server closes them without saying so", async () => {
+    const { engine, client, upstream } = await answered(
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    );
+    await client.until("0\r\n\r\n");
+    await upstream.left;
+    client.received = "";
+    client.write(post("/completion", BODY));
+    const second = await engine.connection();
+    await second.until('"hi"}');
+    second.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell");
+    await client.until("well");
+    expect(client.head).toMatch(/^HTTP\/1\.1 200 OK/);
+  });
+
+  it("are used again after an answer in one piece", async () => {
+    const { engine, client, upstream } = await answered("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    await client.until("ok");
+    client.received = "";
+    upstream.received = "";
+    client.write(post("/completion", BODY));
+    await upstream.until('"hi"}');
+    upstream.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell");
+    await client.until("well");
+    expect(engine.open).toBe(1);
+  });
+});
+
 it("names the error event as Anthropic's clients expect on /v1/messages", async () => {
   const engine = await bench.rawEngine();
   const { port } = await bench.proxy(engine);
