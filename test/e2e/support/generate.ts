@@ -97,3 +97,34 @@ export function logprobNoise(a: Generated, b: Generated, count: number): number 
   }
   return largest;
 }
+
+/** An answer of llama-server's own /completion. */
+export interface Completion {
+  content: string;
+  /** Ids of the tokens; asked for with `return_tokens`. */
+  tokens: number[];
+  stop_type: string;
+  stopping_word: string;
+  truncated: boolean;
+  tokens_evaluated: number;
+  tokens_cached: number;
+  timings: Timings & { cache_n: number; prompt_n: number };
+  completion_probabilities?: {
+    id: number;
+    logprob?: number;
+    prob?: number;
+    top_logprobs?: TokenChoice[];
+    top_probs?: { id: number; prob: number }[];
+  }[];
+}
+
+/** One answer of /completion; greedy unless `body` says otherwise. */
+export function complete(endpoint: Endpoint, body: Record<string, unknown>, arm: Arm): Promise<Completion> {
+  const defaults = { temperature: 0, n_predict: 32, cache_prompt: false, return_tokens: true };
+  return endpoint.post<Completion>("/completion", { ...defaults, ...body }, { "x-aded": arm });
+}
+
+/** What a completion is to its reader: text, tokens, and why it ended. */
+export function visible({ content, tokens, stop_type, stopping_word, truncated }: Completion) {
+  return { content, tokens, stop_type, stopping_word, truncated };
+}
