@@ -7,3 +7,8 @@ export const PROMPTS = [
   "What are the main differences between Python and JavaScript? Answer as a list.",
   'Extract the names as a JSON list: "Alice met Bob in Paris, and Carol wrote to Alice from Rome about Bob."',
 ] as const;
+
+/** The same, as the model's chat template puts them: what /completion and /tree-verify take. */
+export const TURNS = PROMPTS.map(
+  (content) => `<|im_start|>user\n${content}<|im_end|>\n<|im_start|>assistant\n`,
+);
