@@ -23,7 +23,7 @@ const RECIPE = 1;
 const BYTES_PER_JOB = 1.25e9;
 const LOG_TAIL_LINES = 30;
 
-/** -O1 keeps the stacks of a report readable and halves the build's time; no NDEBUG: the standard asserts run too. */
+/** -O1 keeps the stacks of a report readable and the build short; no NDEBUG, so that asserts run too. */
 const ASAN_FLAGS = [
   "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
   "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O1 -g1",
