@@ -12,6 +12,7 @@
 #include "llama-batch.h"
 #include "llama-cparams.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -100,26 +101,45 @@ struct llama_kv_tree {
         }
     }
 
-    // the cells of the nodes of seq_id that are not listed in path (batch indices); the tree of seq_id is over then
-    std::vector<uint32_t> take_rejected(llama_seq_id seq_id, const int32_t * path, int32_t n_path) {
-        std::vector<uint32_t> res;
+    struct outcome {
+        std::vector<uint32_t> kept;     // cells of the path, from the root's child downwards
+        std::vector<uint32_t> rejected; // cells of the other nodes
+    };
+
+    // what becomes of the cells of seq_id's nodes when those listed in path (batch indices) are kept; its tree is over then
+    outcome take(llama_seq_id seq_id, const int32_t * path, int32_t n_path) {
+        outcome res;
+
+        for (int32_t i = 0; i < n_path; ++i) {
+            const int32_t n = path[i] >= 0 && path[i] < (int32_t) idx_to_node.size() ? idx_to_node[path[i]] : -1;
+            if (n >= 0 && nodes[n].seq_id == seq_id && nodes[n].cell >= 0) {
+                res.kept.push_back(nodes[n].cell);
+                nodes[n].cell = -1;
+            }
+        }
 
         for (auto & node : nodes) {
-            if (node.seq_id != seq_id || node.cell < 0) {
-                continue;
+            if (node.seq_id == seq_id && node.cell >= 0) {
+                res.rejected.push_back(node.cell);
+                node.cell = -1;
             }
-
-            bool keep = false;
-            for (int32_t i = 0; i < n_path && !keep; ++i) {
-                keep = path[i] == node.idx;
-            }
-
-            if (!keep) {
-                res.push_back(node.cell);
-            }
-
-            node.cell = -1;
         }
+
+        return res;
+    }
+
+    // where the kept cells would lie if the rejected nodes had never been: the first of all the tree's cells
+    // note: moving them there keeps the cells in the order of their positions, so that the attention sums up in the very order
+    //       of plain decoding. empty if the cells are not in order
+    static std::vector<uint32_t> targets(const outcome & cells) {
+        if (!std::is_sorted(cells.kept.begin(), cells.kept.end())) {
+            return {};
+        }
+
+        std::vector<uint32_t> res = cells.kept;
+        res.insert(res.end(), cells.rejected.begin(), cells.rejected.end());
+        std::sort(res.begin(), res.end());
+        res.resize(cells.kept.size());
 
         return res;
     }
