@@ -77,11 +77,13 @@ export class Endpoint {
     };
   }
 
-  async #open(
+  /** A request that was sent, for whoever wants to break it off before it is answered. */
+  begin(
     method: string,
     path: string,
-    { body, headers = {} }: { body?: string | Buffer; headers?: Record<string, string> },
-  ): Promise<{ outgoing: ClientRequest; response: IncomingMessage }> {
+    body?: string | Buffer,
+    headers: Record<string, string> = {},
+  ): ClientRequest {
     const outgoing = request({
       ...this.#target,
       method,
@@ -90,9 +92,18 @@ export class Endpoint {
       headers: body === undefined ? headers : { "content-type": "application/json", ...headers },
     });
     outgoing.end(body);
-    const [response] = (await once(outgoing, "response")) as [IncomingMessage];
-    // a connection that breaks later shows in the body, which is read there
+    // a connection that breaks shows where the answer is awaited or read
     outgoing.on("error", () => {});
+    return outgoing;
+  }
+
+  async #open(
+    method: string,
+    path: string,
+    { body, headers }: { body?: string | Buffer; headers?: Record<string, string> },
+  ): Promise<{ outgoing: ClientRequest; response: IncomingMessage }> {
+    const outgoing = this.begin(method, path, body, headers);
+    const [response] = (await once(outgoing, "response")) as [IncomingMessage];
     return { outgoing, response };
   }
 }

@@ -29,6 +29,8 @@ export interface StackOptions {
   drafting?: boolean;
   /** @default drafts 7 nodes at every step, whether they pay on this machine or not */
   drafter?: DrafterOptions;
+  /** URL of another drafter. @default the real one */
+  drafterModule?: string;
 }
 
 export interface Stack {
@@ -55,7 +57,13 @@ export interface Stack {
 const ARGS = ["-c", "4096", "-np", "4", "-kvu", "--draft-timeout-us", "1000000", "--seed", "1", "-t", "2"];
 
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
-  const { args = [], weights = "Q4_1", drafting = true, drafter = { fixedNodes: 7 } } = options;
+  const {
+    args = [],
+    weights = "Q4_1",
+    drafting = true,
+    drafter = { fixedNodes: 7 },
+    drafterModule,
+  } = options;
   const { serverPath, quantizePath } = await ensureEngine();
   const original = await ensureModel(defaultModelName);
   const modelPath =
@@ -83,7 +91,7 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     const draftSocket = engine.draftSocket;
     if (draftSocket === undefined) throw new Error(`${serverPath} has no draft link`);
     if (drafting) {
-      host = new DraftingHost({ socketPath: draftSocket, drafter, log: silentLog() });
+      host = new DraftingHost({ socketPath: draftSocket, drafter, drafterModule, log: silentLog() });
       host.start();
       await untilLinked(host);
     }
