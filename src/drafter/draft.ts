@@ -24,7 +24,7 @@ export interface SamplingInfo {
   greedy: boolean;
   temperature: number;
   grammar: boolean;
-  /** False: this request runs plain; learning goes on. */
+  /** False: this request runs plain. */
   draft: boolean;
 }
 

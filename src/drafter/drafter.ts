@@ -104,6 +104,10 @@ export class AdedDrafter implements Drafter {
       const verified = slots[i];
       const state = this.slots[verified.slot];
       if (state === undefined || state.id < 0 || verified.nodes.length === 0) continue;
+      if (!state.drafts && !this.options.learnFromPlain) {
+        for (let t = 0; t < verified.accepted.length; t++) state.suffix.append(verified.accepted[t]);
+        continue;
+      }
       this.count(verified);
       this.controller.tick(verified.slot);
       if (state.live && state.sent > 0 && verified.nodes.length === state.sent + 1) {

@@ -28,6 +28,11 @@ export interface DrafterOptions {
   fixedNodes?: number;
   /** What drafting adds to a step beside the larger forward pass, µs: the link's round trip and the search. @default 150 */
   overheadUs?: number;
+  /**
+   * Learn from requests without drafts, too (`x-aded: off`).
+   * @default false: they leave no trace, or the two arms of an A/B would teach each other
+   */
+  learnFromPlain?: boolean;
   /** Seed of everything that chance decides. @default 1 */
   seed?: number;
 }
@@ -50,6 +55,7 @@ export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDra
     maxNodes: bounded("maxNodes", options.maxNodes, 32, 1, 1024),
     maxDepth: bounded("maxDepth", options.maxDepth, 16, 1, 64),
     overheadUs: bounded("overheadUs", options.overheadUs, 150, 0, 1e9),
+    learnFromPlain: options.learnFromPlain ?? false,
     seed: bounded("seed", options.seed, 1, -(2 ** 31), 2 ** 32),
   };
   if (options.fixedNodes !== undefined) {

@@ -132,11 +132,18 @@ describe("AdedDrafter", () => {
     expect((after.tokens - before.tokens) / (after.steps - before.steps)).toBeGreaterThan(3);
   });
 
-  it("does without drafts for a request that does not want them, and learns from it", () => {
+  it("does without drafts for a request that does not want them, and learns nothing from it", () => {
     const { drafter, engine } = engineOf();
     engine.begin(0, [0], 100, { ...GREEDY, draft: false });
     const { steps } = run(engine);
     expect(steps).toBe(100);
+    expect(drafter.stats()).toMatchObject({ steps: 0, tokens: 0, matrix: { rows: 0 } });
+  });
+
+  it("learns from plain requests when it is told to", () => {
+    const { drafter, engine } = engineOf({ learnFromPlain: true });
+    engine.begin(0, [0], 100, { ...GREEDY, draft: false });
+    run(engine);
     expect(drafter.stats().matrix.rows).toBeGreaterThan(40);
   });
 
