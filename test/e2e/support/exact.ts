@@ -7,7 +7,7 @@
 import type { StackOptions } from "./stack.ts";
 
 export const EXACT: StackOptions = {
-  weights: "F32",
+  f32: true,
   args: ["-ctk", "f32", "-ctv", "f32", "-fa", "off"],
 };
 
