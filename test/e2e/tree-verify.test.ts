@@ -214,12 +214,12 @@ describe("bad input is refused with the place of the fault:", () => {
     [
       "a cycle",
       one({ tokens: [5, 6, 7], parents: [2, 0, 1] }),
-      /prompts\[0\]\.trees\[0\]\.parents\[0\] = 2 is part of a cycle/,
+      /prompts\[0\]\.trees\[0\]\.parents\[0\] = 2 leads into a cycle/,
     ],
     [
       "a node that is its own parent",
       one({ tokens: [5], parents: [0] }),
-      /parents\[0\] = 0 is part of a cycle/,
+      /parents\[0\] = 0 leads into a cycle/,
     ],
     [
       "a parent out of range",
