@@ -2,7 +2,7 @@
  * The main thread's handle on drafting: starts the worker thread that drafts, starts it again when it dies, and knows its
  * last status. Whatever happens in the worker, the proxy goes on and the engine decodes without drafts.
  */
-import { EventEmitter, once } from "node:events";
+import { EventEmitter } from "node:events";
 import { Worker } from "node:worker_threads";
 import type { DrafterOptions } from "../drafter/options.ts";
 import type { DraftingSnapshot } from "../engine/engine.ts";
@@ -77,7 +77,8 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     clearTimeout(this.#retry);
     const worker = this.#worker;
     if (worker === undefined) return;
-    const gone = once(worker, "exit");
+    // not events.once(), which throws when the worker crashes first
+    const gone = new Promise((resolve) => worker.once("exit", resolve));
     const stop: StopMessage = { type: "stop" };
     worker.postMessage(stop);
     const overdue = setTimeout(() => void worker.terminate(), STOP_GRACE_MS);

@@ -96,6 +96,15 @@ describe("DraftingHost", () => {
     expect(broken.snapshot().link).toBe("off");
   }, 30_000);
 
+  it("stops a worker that crashes meanwhile", async () => {
+    const module = new URL("./support/crash-at-stop.ts", import.meta.url).href;
+    const crashing = new DraftingHost({ socketPath: engine.path, log: silentLog(), drafterModule: module });
+    crashing.start();
+    await engine.frame("hello");
+    await crashing.stop();
+    expect(crashing.snapshot()).toMatchObject({ link: "off", restarts: 0 });
+  }, 30_000);
+
   it("lets go of the engine when it is stopped", async () => {
     host.start();
     await engine.frame("hello");
