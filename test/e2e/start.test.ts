@@ -19,7 +19,7 @@ limits: { drain_seconds: 300 }
 models:
   smol:
     source: ${defaultModelName}
-    args: -c 2048 -np 2 -kvu -t 2
+    args: -c 2048 -np 2 -kvu
     aliases: [default]
 `;
 
