@@ -6,7 +6,14 @@ import { defaultThreads } from "../engine/args.ts";
 import { findEngine } from "../engine/build.ts";
 import { findKnownFile } from "../engine/models.ts";
 import { checkVersion } from "../engine/source.ts";
-import { buildTools, downloadTools, findProgram, installHint, missingTools } from "../engine/tools.ts";
+import {
+  buildTools,
+  downloadTools,
+  findProgram,
+  installHint,
+  missingTools,
+  toolNames,
+} from "../engine/tools.ts";
 import { AdedError, messageOf } from "../errors.ts";
 import { adedHome } from "../home.ts";
 import { interruptSignal } from "./interrupt.ts";
@@ -95,7 +102,7 @@ async function checkTools(): Promise<Check> {
   return {
     name: "tools",
     status: "fail",
-    detail: `missing: ${missing.join(", ")}`,
+    detail: `missing: ${toolNames(missing)}`,
     hint: installHint(missing),
   };
 }

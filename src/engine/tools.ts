@@ -84,17 +84,24 @@ const managers: readonly { manager: Manager; program: string; commands: readonly
   { manager: "brew", program: "brew", commands: ["brew install"] },
 ];
 
-/** Full path of a program on the PATH, or undefined. */
+/** Full path of a program on the PATH (or of one that is named by its path), or undefined. */
 export function findProgram(name: string, searchPath: string = process.env.PATH ?? ""): string | undefined {
+  if (name.includes("/")) return isProgram(name) ? name : undefined;
   for (const folder of searchPath.split(path.delimiter)) {
     if (folder === "") continue;
     const file = path.join(folder, name);
-    try {
-      accessSync(file, constants.X_OK);
-      if (statSync(file).isFile()) return file;
-    } catch {}
+    if (isProgram(file)) return file;
   }
   return undefined;
+}
+
+function isProgram(file: string): boolean {
+  try {
+    accessSync(file, constants.X_OK);
+    return statSync(file).isFile();
+  } catch {
+    return false;
+  }
 }
 
 /** Which of the tools are missing, by name. */
@@ -103,11 +110,27 @@ export async function missingTools(names: readonly ToolName[], signal?: AbortSig
   for (const name of names) {
     if (name === "pip") {
       if (!findProgram("python3") || !(await hasPip(signal))) missing.push(name);
+    } else if (name === "compiler") {
+      // one for C is needed, too, and comes with the one for C++
+      if (!hasCompiler(process.env.CXX, tools.compiler.programs)) missing.push(name);
+      else if (!hasCompiler(process.env.CC, ["cc", "gcc", "clang"])) missing.push(name);
     } else if (!tools[name].programs.some((program) => findProgram(program))) {
       missing.push(name);
     }
   }
   return missing;
+}
+
+/** What CC and CXX name is what CMake takes; it may have arguments. */
+function hasCompiler(named: string | undefined, usual: readonly string[]): boolean {
+  const own = named?.trim().split(/\s+/)[0];
+  if (own) return findProgram(own) !== undefined;
+  return usual.some((program) => findProgram(program));
+}
+
+/** Their names, for messages. */
+export function toolNames(names: readonly ToolName[]): string {
+  return names.map((name) => tools[name].name).join(", ");
 }
 
 /** @throws AdedError ADED_TOOLS_MISSING that names all missing tools at once, with the command that installs them. */
@@ -117,8 +140,7 @@ export async function requireTools(names: readonly ToolName[], signal?: AbortSig
 }
 
 export function missingToolsError(missing: readonly ToolName[]): AdedError {
-  const list = missing.map((name) => tools[name].name).join(", ");
-  return new AdedError("ADED_TOOLS_MISSING", `missing on this machine: ${list}`, {
+  return new AdedError("ADED_TOOLS_MISSING", `missing on this machine: ${toolNames(missing)}`, {
     hint: installHint(missing),
   });
 }

@@ -87,7 +87,7 @@ describe("aded", () => {
     expect(ok).toBe(false);
     expect(checks.find(({ name }: { name: string }) => name === "tools")).toMatchObject({
       status: "fail",
-      detail: "missing: compiler, cmake, git, python, pip",
+      detail: "missing: a C++ compiler, cmake, git, python3, pip for python3",
     });
   });
 

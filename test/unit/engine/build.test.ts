@@ -6,11 +6,14 @@ import { findProgram, installHint, missingTools } from "../../../src/engine/tool
 import { temporaryHome } from "./support/temporary.ts";
 
 const home = temporaryHome();
-const searchPath = process.env.PATH;
+const { PATH, CC, CXX } = process.env;
 
 afterEach(() => {
   delete process.env.ADED_CMAKE_ARGS;
-  process.env.PATH = searchPath;
+  for (const [name, value] of Object.entries({ PATH, CC, CXX })) {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
 });
 
 describe("planEngine", () => {
@@ -65,6 +68,16 @@ describe("tools", () => {
       "python",
       "pip",
     ]);
+  });
+
+  it("are the compilers that CC and CXX name, where they name any", async () => {
+    process.env.CXX = `${findProgram("c++")} -m64`;
+    process.env.CC = "no-such-compiler";
+    expect(await missingTools(["compiler"])).toEqual(["compiler"]);
+    process.env.CC = "cc";
+    expect(await missingTools(["compiler"])).toEqual([]);
+    process.env.CXX = "/nowhere/c++";
+    expect(await missingTools(["compiler"])).toEqual(["compiler"]);
   });
 
   it("come with the command of the package manager that is there", () => {
