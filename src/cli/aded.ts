@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { programVersion } from "../main.ts";
 import { benchCommand } from "./bench.ts";
+import { corpusCommand } from "./corpus.ts";
 import { doctorCommand } from "./doctor.ts";
 import { engineCommand } from "./engine.ts";
 import { installInterrupt, interruptSignal } from "./interrupt.ts";
@@ -15,7 +16,14 @@ export async function main(argv: readonly string[]): Promise<number> {
     .description("adaptive draft-verification for llama.cpp: the same text, sooner")
     .version(programVersion())
     .showHelpAfterError("(--help shows what there is)");
-  for (const command of [serveCommand(), engineCommand(), modelsCommand(), benchCommand(), doctorCommand()]) {
+  for (const command of [
+    serveCommand(),
+    engineCommand(),
+    modelsCommand(),
+    benchCommand(),
+    corpusCommand(),
+    doctorCommand(),
+  ]) {
     program.addCommand(command);
   }
   settle(program);
