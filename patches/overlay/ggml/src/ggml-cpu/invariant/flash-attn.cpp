@@ -1,0 +1,509 @@
+// Flash attention whose result for a query depends on nothing but the cells that it sees and their order.
+//
+// For every query: scores over all cells, their maximum, the exponentials, and then the sum over the cells one after
+// another. A cell that the mask hides adds exactly zero, so that rejected nodes of a draft tree between the visible
+// cells, or another number of cells past them, change no bit. There is no rescaling at tile borders (as in
+// arXiv 2205.14135) and no splitting of the cells among threads (as the stock path does for one query), since both
+// make the rounding depend on where in the cache a cell lies.
+
+#include "simd.h"
+
+#include "invariant.h"
+
+#include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
+#include "vec.h"
+
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
+
+#ifdef GGML_INVARIANT
+
+namespace ggml::cpu::invariant {
+
+static inline f32v exp_f32(f32v v) {
+#if defined(GGML_INVARIANT_NEON)
+    return { ggml_v_expf(v.a), ggml_v_expf(v.b) };
+#else
+    return ggml_v_expf(v);
+#endif
+}
+
+static constexpr int     TILE       = 16;         // cells that are converted to F32 at once
+static constexpr int     MAX_DIRECT = 4;          // queries for which converting cells does not pay
+static constexpr int     MAX_ROWS   = 32;         // queries that share the converted cells
+static constexpr int64_t MAX_SCORES = 256 << 10;  // floats: the scores of the rows at once, unless one row needs more
+
+struct attn {
+    const ggml_tensor * dst;
+    const ggml_tensor * q;
+    const ggml_tensor * k;
+    const ggml_tensor * v;
+    const ggml_tensor * mask;
+    const ggml_tensor * sinks;
+
+    int64_t DK, DV;      // sizes of a head
+    int64_t DKp, DVp;    // the same, padded to whole vectors
+    int64_t n_kv, n_kvp; // cells; padded to whole tiles
+    int64_t group;       // query heads that share a head of K and V
+    int64_t n_rows;      // queries (and query heads) that share a head of K and V
+    int64_t rows;        // of them, those that one task computes
+    int64_t n_tasks;
+
+    float scale, max_bias, softcap;
+
+    attn(const ggml_tensor * dst, int n_threads) :
+        dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]), sinks(dst->src[4]),
+        DK(k->ne[0]), DV(v->ne[0]), DKp(GGML_PAD(DK, LANES)), DVp(GGML_PAD(DV, LANES)),
+        n_kv(k->ne[1]), n_kvp(GGML_PAD(n_kv, TILE)), group(q->ne[2]/k->ne[2]), n_rows(group*q->ne[1]) {
+        memcpy(&scale,    (const float *) dst->op_params + 0, sizeof(float));
+        memcpy(&max_bias, (const float *) dst->op_params + 1, sizeof(float));
+        memcpy(&softcap,  (const float *) dst->op_params + 2, sizeof(float));
+        if (softcap != 0.0f) {
+            scale /= softcap;
+        }
+        // enough tasks for all threads, but cells are converted anew for each
+        const int64_t heads = k->ne[2]*q->ne[3];
+        const int64_t split = n_threads == 1 ? 1 : (2*n_threads + heads - 1)/heads;
+        rows = std::min<int64_t>({ (n_rows + split - 1)/split, MAX_ROWS, std::max<int64_t>(1, MAX_SCORES/n_kvp) });
+        rows = std::max<int64_t>(1, rows);
+        n_tasks = heads*((n_rows + rows - 1)/rows);
+    }
+
+    // per thread, floats: queries, scores, sums, cells, cells transposed
+    int64_t work() const { return GGML_PAD(rows*(DKp + n_kvp + DVp) + TILE*(std::max(DKp, DVp) + DKp), 16); }
+};
+
+// K and V as the kernels read them
+struct kv_f32 {
+    using value = float;
+    static inline f32v load(const value * p) { return load_f32(p); }
+};
+struct kv_f16 {
+    using value = ggml_fp16_t;
+    static inline f32v load(const value * p) { return load_f16(p); }
+};
+struct kv_bf16 {
+    using value = ggml_bf16_t;
+    static inline f32v load(const value * p) { return load_bf16(p); }
+};
+
+// a head's part of a cell, which lies far from that of the next cell
+static inline void prefetch_row(const char * src, const ggml_tensor * t) {
+    const int64_t size = ggml_row_size(t->type, t->ne[0]);
+    for (int64_t i = 0; i < size; i += 64) {
+        prefetch(src + i);
+    }
+}
+
+// the cells t0 ... t0 + TILE - 1 of a head, converted: x[cell][Dp], with zeros past n_kv and past the head's size
+static void convert_tile(const ggml_tensor * t, const char * base, int64_t t0, int64_t n_kv, int64_t Dp, float * x) {
+    const int64_t D = t->ne[0];
+    for (int64_t c = 0; c < TILE; c++, x += Dp) {
+        if (t0 + c >= n_kv) {
+            std::fill(x, x + Dp, 0.0f);
+            continue;
+        }
+        const char * src = base + (t0 + c)*t->nb[1];
+        prefetch_row(src + TILE*t->nb[1], t);
+        if (D == Dp && t->type == GGML_TYPE_F16) {
+            for (int64_t d = 0; d < D; d += LANES) {
+                store(x + d, load_f16((const ggml_fp16_t *) src + d));
+            }
+            continue;
+        }
+        switch (t->type) {
+            case GGML_TYPE_F32:  memcpy(x, src, D*sizeof(float)); break;
+            case GGML_TYPE_F16:  ggml_cpu_fp16_to_fp32((const ggml_fp16_t *) src, x, D); break;
+            case GGML_TYPE_BF16: ggml_cpu_bf16_to_fp32((const ggml_bf16_t *) src, x, D); break;
+            default:             ggml_get_type_traits(t->type)->to_float(src, x, D); break;
+        }
+        std::fill(x + D, x + Dp, 0.0f);
+    }
+}
+
+// x[cell][Dp] to xt[Dp][cell]
+static void transpose_tile(const float * x, int64_t Dp, float * xt) {
+    for (int64_t d = 0; d < Dp; d += LANES) {
+        for (int c = 0; c < TILE; c += LANES) {
+            f32v v[LANES];
+            for (int i = 0; i < LANES; i++) {
+                v[i] = load_f32(x + (c + i)*Dp + d);
+            }
+            transpose(v);
+            for (int i = 0; i < LANES; i++) {
+                store(xt + (d + i)*TILE + c, v[i]);
+            }
+        }
+    }
+}
+
+// The scores of R queries against the cells of a tile: s[r][cell] = q[r] . k[cell]. Two ways to the same bits: the
+// products of a query and a cell are summed up in LANES phases (phase p: the d with d % LANES == p), then the phases.
+
+// phases in the lanes; for few queries
+template <typename T, int R> static void scores(const float * q, int64_t Dp, const typename T::value * k, int64_t k_stride, float * s, int64_t s_stride) {
+    constexpr int C = LANES/R;
+    for (int c0 = 0; c0 < TILE; c0 += C) {
+        f32v acc[LANES];
+        for (int i = 0; i < LANES; i++) {
+            acc[i] = zero_f32();
+        }
+        for (int64_t d = 0; d < Dp; d += LANES) {
+#pragma GCC unroll 16
+            for (int c = 0; c < C; c++) {
+                const f32v kv = T::load(k + (c0 + c)*k_stride + d);
+#pragma GCC unroll 16
+                for (int r = 0; r < R; r++) {
+                    acc[r*C + c] = fma(load_f32(q + r*Dp + d), kv, acc[r*C + c]);
+                }
+            }
+        }
+        float t[LANES];
+        store(t, sum_lanes(acc));
+        for (int r = 0; r < R; r++) {
+            memcpy(s + r*s_stride + c0, t + r*C, C*sizeof(float));
+        }
+    }
+}
+
+// cells in the lanes; for many queries
+template <int R> static void scores_transposed(const float * q, int64_t Dp, const float * kt, float * s, int64_t s_stride) {
+    for (int c = 0; c < TILE; c += LANES) {
+        f32v fours[R][LANES/4];
+        for (int f = 0; f < LANES/4; f++) {
+            f32v acc[R][4];
+            for (int r = 0; r < R; r++) {
+                acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = zero_f32();
+            }
+            for (int64_t d = 4*f; d < Dp; d += LANES) {
+#pragma GCC unroll 4
+                for (int p = 0; p < 4; p++) {
+                    const f32v kv = load_f32(kt + (d + p)*TILE + c);
+#pragma GCC unroll 8
+                    for (int r = 0; r < R; r++) {
+                        acc[r][p] = fma(set1(q[r*Dp + d + p]), kv, acc[r][p]);
+                    }
+                }
+            }
+            for (int r = 0; r < R; r++) {
+                fours[r][f] = sum_four(acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+            }
+        }
+        for (int r = 0; r < R; r++) {
+            store(s + r*s_stride + c, sum_fours(fours[r]));
+        }
+    }
+}
+
+// o[r] += sum over the cells of a tile of p[r][cell] * v[cell], for R queries and V vectors of the head
+template <typename T, int R, int V> static void weighted_sum(const float * p, int64_t p_stride, const typename T::value * v, int64_t v_stride, float * o, int64_t o_stride) {
+    f32v acc[R][V];
+    for (int r = 0; r < R; r++) {
+        for (int i = 0; i < V; i++) {
+            acc[r][i] = load_f32(o + r*o_stride + i*LANES);
+        }
+    }
+    for (int c = 0; c < TILE; c++) {
+        f32v vv[V];
+#pragma GCC unroll 8
+        for (int i = 0; i < V; i++) {
+            vv[i] = T::load(v + c*v_stride + i*LANES);
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            const f32v w = set1(p[r*p_stride + c]);
+#pragma GCC unroll 8
+            for (int i = 0; i < V; i++) {
+                acc[r][i] = fma(w, vv[i], acc[r][i]);
+            }
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        for (int i = 0; i < V; i++) {
+            store(o + r*o_stride + i*LANES, acc[r][i]);
+        }
+    }
+}
+
+template <typename T, int R> static void weighted_sums(const float * p, int64_t p_stride, const typename T::value * v, int64_t v_stride, float * o, int64_t Dp, float * sum) {
+    int64_t d = 0;
+    for (; d + 4*LANES <= Dp; d += 4*LANES) {
+        weighted_sum<T, R, 4>(p, p_stride, v + d, v_stride, o + d, Dp);
+    }
+    for (; d < Dp; d += LANES) {
+        weighted_sum<T, R, 1>(p, p_stride, v + d, v_stride, o + d, Dp);
+    }
+    float t[R];
+    for (int r = 0; r < R; r++) {
+        t[r] = sum[r];
+    }
+    for (int c = 0; c < TILE; c++) {
+        for (int r = 0; r < R; r++) {
+            t[r] += p[r*p_stride + c];
+        }
+    }
+    for (int r = 0; r < R; r++) {
+        sum[r] = t[r];
+    }
+}
+
+// f(r, std::integral_constant<int, R>) for the rows from 0 to n in groups of R = 4, 2 and 1
+template <typename F> static inline void for_rows(int n, F f) {
+    int r = 0;
+    for (; r + 4 <= n; r += 4) {
+        f(r, std::integral_constant<int, 4>());
+    }
+    if (r + 2 <= n) {
+        f(r, std::integral_constant<int, 2>());
+        r += 2;
+    }
+    if (r < n) {
+        f(r, std::integral_constant<int, 1>());
+    }
+}
+
+// where the kernels read the tile at t from: the cache itself, for few queries, or its conversion
+template <typename F> static inline void with_tile(const attn & a, const ggml_tensor * t, const char * base, int64_t t0, int64_t Dp, bool direct, float * x, F f) {
+    if (direct && t0 + TILE <= a.n_kv && t->ne[0] == Dp) {
+        const char *  at     = base + t0*t->nb[1];
+        for (int c = TILE; c < 2*TILE; c++) {
+            prefetch_row(at + c*t->nb[1], t);
+        }
+        const int64_t stride = t->nb[1]/ggml_type_size(t->type);
+        switch (t->type) {
+            case GGML_TYPE_F32:  f(kv_f32(),  (const float *) at,       stride); return;
+            case GGML_TYPE_F16:  f(kv_f16(),  (const ggml_fp16_t *) at, stride); return;
+            case GGML_TYPE_BF16: f(kv_bf16(), (const ggml_bf16_t *) at, stride); return;
+            default: break;
+        }
+    }
+    convert_tile(t, base, t0, a.n_kv, Dp, x);
+    f(kv_f32(), x, Dp);
+}
+
+// a query: what it is of the tensors, and which cells it may see
+struct row {
+    const ggml_fp16_t * mask;  // [n_kv], or NULL
+    int64_t             begin; // first and last + 1 visible cell, rounded to tiles; equal if there is none
+    int64_t             end;
+    float               slope;
+    float               sink;
+    float *             out;
+};
+
+static void visible_range(row & r, int64_t n_kv, int64_t n_kvp) {
+    r.begin = 0;
+    r.end   = n_kvp;
+    if (r.mask == nullptr) {
+        return;
+    }
+    const ggml_fp16_t hidden = GGML_CPU_FP32_TO_FP16(-INFINITY);
+    auto any = [&](int64_t t) {
+        bool visible = false;
+        for (int64_t c = t; c < std::min(t + TILE, n_kv); c++) {
+            visible |= r.mask[c] != hidden;
+        }
+        return visible;
+    };
+    while (r.begin < r.end && !any(r.begin)) {
+        r.begin += TILE;
+    }
+    while (r.begin < r.end && !any(r.end - TILE)) {
+        r.end -= TILE;
+    }
+}
+
+static void attn_task(const attn & a, int64_t task, float * work) {
+    const int64_t per_head = (a.n_rows + a.rows - 1)/a.rows;
+    const int64_t row0     = task%per_head*a.rows;
+    const int64_t kv_head  = task/per_head%a.k->ne[2];
+    const int64_t i3       = task/per_head/a.k->ne[2];
+    const int     n        = (int) std::min(a.rows, a.n_rows - row0);
+
+    float * q = work;
+    float * s = q + a.rows*a.DKp;
+    float * o = s + a.rows*a.n_kvp;
+    float * x = o + a.rows*a.DVp;
+    float * xt = x + TILE*std::max(a.DKp, a.DVp);
+
+    const uint32_t n_head      = a.q->ne[2];
+    const uint32_t n_head_log2 = 1u << (uint32_t) floor(log2(n_head));
+    const float    m0 = powf(2.0f, -(a.max_bias       )/n_head_log2);
+    const float    m1 = powf(2.0f, -(a.max_bias / 2.0f)/n_head_log2);
+
+    row     rows[MAX_ROWS];
+    int64_t begin = a.n_kvp, end = 0;
+    for (int r = 0; r < n; r++) {
+        const int64_t i1 = (row0 + r)/a.group;
+        const int64_t h  = kv_head*a.group + (row0 + r)%a.group;
+
+        rows[r].mask = a.mask ? (const ggml_fp16_t *) ((const char *) a.mask->data + i1*a.mask->nb[1] +
+                                                       h%a.mask->ne[2]*a.mask->nb[2] + i3%a.mask->ne[3]*a.mask->nb[3]) : nullptr;
+        rows[r].slope = a.max_bias <= 0.0f ? 1.0f : h < n_head_log2 ? powf(m0, h + 1) : powf(m1, 2*(h - n_head_log2) + 1);
+        rows[r].sink  = a.sinks ? ((const float *) a.sinks->data)[h] : -INFINITY;
+        rows[r].out   = (float *) ((char *) a.dst->data + (i3*a.dst->ne[2]*a.dst->ne[1] + h + i1*a.dst->ne[1])*a.dst->nb[1]);
+        if (r > 0 && rows[r].mask == rows[r - 1].mask) {
+            rows[r].begin = rows[r - 1].begin;
+            rows[r].end   = rows[r - 1].end;
+        } else {
+            visible_range(rows[r], a.n_kv, a.n_kvp);
+        }
+        begin = std::min(begin, rows[r].begin);
+        end   = std::max(end,   rows[r].end);
+
+        const float * src = (const float *) ((const char *) a.q->data + i1*a.q->nb[1] + h*a.q->nb[2] + i3*a.q->nb[3]);
+        memcpy(q + r*a.DKp, src, a.DK*sizeof(float));
+        std::fill(q + r*a.DKp + a.DK, q + (r + 1)*a.DKp, 0.0f);
+    }
+    std::fill(o, o + n*a.DVp, 0.0f);
+
+    const char * k = (const char *) a.k->data + kv_head*a.k->nb[2] + i3/(a.q->ne[3]/a.k->ne[3])*a.k->nb[3];
+    const char * v = (const char *) a.v->data + kv_head*a.v->nb[2] + i3/(a.q->ne[3]/a.v->ne[3])*a.v->nb[3];
+
+    auto seen = [&](int r, int m, int64_t t) {
+        for (int i = r; i < r + m; i++) {
+            if (rows[i].begin <= t && t < rows[i].end) {
+                return true;
+            }
+        }
+        return false;
+    };
+
+    const bool direct = n <= MAX_DIRECT;
+
+    for (int64_t t = begin; t < end; t += TILE) {
+        if (!direct) {
+            convert_tile(a.k, k, t, a.n_kv, a.DKp, x);
+            transpose_tile(x, a.DKp, xt);
+            for_rows(n, [&](int r, auto R) {
+                if (seen(r, R, t)) {
+                    scores_transposed<R>(q + r*a.DKp, a.DKp, xt, s + r*a.n_kvp + t, a.n_kvp);
+                }
+            });
+            continue;
+        }
+        with_tile(a, a.k, k, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
+            for_rows(n, [&](int r, auto R) {
+                if (seen(r, R, t)) {
+                    scores<decltype(type), R>(q + r*a.DKp, a.DKp, kt, stride, s + r*a.n_kvp + t, a.n_kvp);
+                }
+            });
+        });
+    }
+
+    float sum[MAX_ROWS];
+    for (int r = 0; r < n; r++) {
+        float * sr = s + r*a.n_kvp;
+        const row & w = rows[r];
+
+        f32v m = set1(w.sink);
+        for (int64_t c = w.begin; c < w.end; c += LANES) {
+            f32v sv = mul(load_f32(sr + c), set1(a.scale));
+            if (a.softcap != 0.0f) {
+                float t[LANES];
+                store(t, sv);
+                for (int i = 0; i < LANES; i++) {
+                    t[i] = a.softcap*tanhf(t[i]);
+                }
+                sv = load_f32(t);
+            }
+            if (w.mask != nullptr && c + LANES <= a.n_kv) {
+                sv = fma(set1(w.slope), load_f16(w.mask + c), sv);
+            } else {
+                float t[LANES];
+                store(t, sv);
+                for (int i = 0; i < LANES; i++) {
+                    const float mv = c + i >= a.n_kv ? -INFINITY : w.mask != nullptr ? GGML_CPU_FP16_TO_FP32(w.mask[c + i]) : 0.0f;
+                    t[i] = fmaf(w.slope, mv, t[i]);
+                }
+                sv = load_f32(t);
+            }
+            store(sr + c, sv);
+            m = max(m, sv);
+        }
+        float lanes[LANES], M = -INFINITY;
+        store(lanes, m);
+        for (int i = 0; i < LANES; i++) {
+            M = std::max(M, lanes[i]);
+        }
+        if (M == -INFINITY) {
+            rows[r].begin = rows[r].end = 0; // nothing visible: zeros
+        }
+        // outside of its range, a row that shares its kernel with others must not add what is left there
+        std::fill(sr + begin, sr + std::max(begin, w.begin), 0.0f);
+        std::fill(sr + std::max(begin, w.end), sr + std::max(begin, end), 0.0f);
+        for (int64_t c = w.begin; c < w.end; c += LANES) {
+            store(sr + c, exp_f32(add(load_f32(sr + c), set1(-M))));
+        }
+        sum[r] = a.sinks && M != -INFINITY ? expf(w.sink - M) : 0.0f;
+    }
+
+    for (int64_t t = begin; t < end; t += TILE) {
+        with_tile(a, a.v, v, t, a.DVp, direct, x, [&](auto type, auto * vt, int64_t stride) {
+            for_rows(n, [&](int r, auto R) {
+                if (seen(r, R, t)) {
+                    weighted_sums<decltype(type), R>(s + r*a.n_kvp + t, a.n_kvp, vt, stride, o + r*a.DVp, a.DVp, sum + r);
+                }
+            });
+        });
+    }
+
+    for (int r = 0; r < n; r++) {
+        const float inv = sum[r] == 0.0f ? 0.0f : 1.0f/sum[r];
+        for (int64_t d = 0; d < a.DV; d++) {
+            rows[r].out[d] = o[r*a.DVp + d]*inv;
+        }
+    }
+}
+
+struct flash_attn_tensor_traits : tensor_traits {
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        // with fewer threads a task may have more rows
+        for (int n = 1; n <= n_threads; n++) {
+            size = std::max(size, n*attn(op, n).work()*sizeof(float));
+        }
+        return true;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        const attn a(op, params->nth);
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+
+        float * work = (float *) params->wdata + params->ith*a.work();
+        for (int64_t task = params->ith; task < a.n_tasks; task = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            attn_task(a, task, work);
+        }
+        return true;
+    }
+};
+
+tensor_traits * flash_attn_traits(const ggml_tensor * op) {
+    static flash_attn_tensor_traits traits;
+
+    auto readable = [](const ggml_tensor * t) {
+        return t->type == GGML_TYPE_F32 || t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_BF16 || ggml_get_type_traits(t->type)->to_float != nullptr;
+    };
+    const ggml_tensor * q = op->src[0];
+    const ggml_tensor * k = op->src[1];
+    const ggml_tensor * v = op->src[2];
+    return q->type == GGML_TYPE_F32 && k->ne[2] == v->ne[2] && readable(k) && readable(v) ? &traits : nullptr;
+}
+
+} // namespace ggml::cpu::invariant
+
+#else
+
+namespace ggml::cpu::invariant {
+
+tensor_traits * flash_attn_traits(const ggml_tensor *) {
+    return nullptr;
+}
+
+} // namespace ggml::cpu::invariant
+
+#endif // GGML_INVARIANT

@@ -1,0 +1,483 @@
+// Matrix multiplication with weights in panels.
+
+#include "panel.h"
+
+#include "invariant.h"
+
+#include "ggml-cpu-impl.h"
+#include "ggml-cpu.h"
+
+#include <algorithm>
+#include <array>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__linux__)
+#    include <sys/mman.h>
+#endif
+
+#ifdef GGML_INVARIANT
+
+namespace ggml::cpu::invariant {
+
+// what the two kinds of kernels need to be told apart in the code below
+static constexpr int MAX_COLS_Q8    = 16; // 8 vectors of weights, 16 sums, and a few
+static constexpr int MAX_COLS_FLOAT = 12; // 2 vectors of weights, 24 sums, and a few
+
+template <typename W, typename = void> struct kernels {
+    static constexpr int UNIT = W::BLOCK, UNITS = 1, MAX_COLS = MAX_COLS_FLOAT;
+    template <int N> static constexpr auto gemm = panel_float<W, N>;
+};
+template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename W::act, q8_act>>> {
+    static constexpr int UNIT = 32, UNITS = W::SUBS, MAX_COLS = MAX_COLS_Q8;
+    template <int N> static constexpr auto gemm = panel_q8<W, N>;
+};
+
+using gemm_t = void (*)(int64_t n_blocks, const uint8_t * w, const void * x, float * const * y, int rows);
+
+template <typename W, int... N> static constexpr std::array<gemm_t, sizeof...(N)> gemm_table(std::integer_sequence<int, N...>) {
+    return { kernels<W>::template gemm<N + 1>... };
+}
+
+struct panel_tensor_traits : tensor_traits {
+    virtual size_t alloc_size(const ggml_tensor * t) const                        = 0;
+    virtual void   pack(const ggml_tensor * t, uint8_t * dst, const void * src) const = 0;
+};
+
+struct column {
+    const float * x;
+    float *       y;
+};
+
+template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
+    using act = typename W::act;
+    using K   = kernels<W>;
+
+    static constexpr int64_t ROWS     = W::ROWS;
+    static constexpr int     MAX_COLS = K::MAX_COLS;
+
+    static constexpr std::array<gemm_t, MAX_COLS> GEMM = gemm_table<W>(std::make_integer_sequence<int, MAX_COLS>());
+
+    static int64_t n_panels(const ggml_tensor * t) { return (t->ne[1] + ROWS - 1)/ROWS; }
+    static int64_t n_blocks(const ggml_tensor * t) { return t->ne[0]/W::BLOCK; }
+    static int64_t n_units(const ggml_tensor * t) { return t->ne[0]/K::UNIT; }
+    static size_t  panel_size(const ggml_tensor * t) { return n_blocks(t)*W::BYTES; }
+
+    size_t alloc_size(const ggml_tensor * t) const override { return panel_size(t)*n_panels(t)*t->ne[2]*t->ne[3]; }
+
+    static void pack_panel(const ggml_tensor * t, uint8_t * dst, const uint8_t * src, int64_t panel) {
+        const int64_t per_matrix = n_panels(t);
+        const int64_t row0       = (panel%per_matrix)*ROWS;
+        const int64_t rows       = std::min(ROWS, t->ne[1] - row0);
+        const size_t  row_size   = n_blocks(t)*sizeof(typename W::block);
+
+        dst += panel*panel_size(t);
+        src += (panel/per_matrix*t->ne[1] + row0)*row_size;
+
+        if (rows < ROWS) {
+            memset(dst, 0, panel_size(t));
+        }
+        for (int64_t ib = 0; ib < n_blocks(t); ib++) {
+            for (int64_t r = 0; r < rows; r++) {
+                W::pack(dst + ib*W::BYTES, r, ((const typename W::block *) (src + r*row_size))[ib]);
+            }
+        }
+    }
+
+    void pack(const ggml_tensor * t, uint8_t * dst, const void * src) const override {
+        const int64_t n         = n_panels(t)*t->ne[2]*t->ne[3];
+        const int64_t n_threads = std::clamp<int64_t>(ggml_nbytes(t)/(4 << 20), 1, std::max(1u, std::thread::hardware_concurrency()));
+
+        std::vector<std::thread> threads;
+        for (int64_t i = 0; i < n_threads; i++) {
+            auto work = [=] {
+                for (int64_t p = n*i/n_threads; p < n*(i + 1)/n_threads; p++) {
+                    pack_panel(t, dst, (const uint8_t *) src, p);
+                }
+            };
+            if (i + 1 < n_threads) {
+                threads.emplace_back(work);
+            } else {
+                work();
+            }
+        }
+        for (auto & thread : threads) {
+            thread.join();
+        }
+    }
+
+    // -- activations
+
+    static int64_t tile_cols(int64_t n_cols, int64_t first) { return std::min<int64_t>(MAX_COLS, n_cols - first); }
+
+    // units u0 ... u1 - 1 of one column; dst: where the column stands in the first unit of its tile, which is n wide
+    static void convert(const float * x, act * dst, int64_t n, int64_t u0, int64_t u1) {
+        for (int64_t u = u0; u < u1; u++) {
+            convert_act<W>(x + u*K::UNIT, dst + u*n);
+        }
+    }
+
+    // every thread's share of all columns
+    template <typename C> static void convert_all(const ggml_compute_params * params, int64_t n_units, int64_t n_cols, act * dst, C col_x) {
+        const int64_t ith = params->ith, nth = params->nth;
+        const bool    by_col = n_cols >= 4*nth;
+        for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
+            const int64_t n    = tile_cols(n_cols, c0);
+            act *         tile = dst + c0*n_units;
+            for (int64_t c = 0; c < n; c++) {
+                if (!by_col) {
+                    convert(col_x(c0 + c), tile + c, n, n_units*ith/nth, n_units*(ith + 1)/nth);
+                } else if ((c0 + c)%nth == ith) {
+                    convert(col_x(c0 + c), tile + c, n, 0, n_units);
+                }
+            }
+        }
+    }
+
+    // -- GGML_OP_MUL_MAT
+
+    static column mul_mat_column(const ggml_tensor * dst, int64_t c) {
+        const ggml_tensor * src1 = dst->src[1];
+        const int64_t i1 = c%src1->ne[1], i2 = c/src1->ne[1]%src1->ne[2], i3 = c/(src1->ne[1]*src1->ne[2]);
+        return {
+            (const float *) ((const char *) src1->data + i1*src1->nb[1] + i2*src1->nb[2] + i3*src1->nb[3]),
+            (float *) ((char *) dst->data + i1*dst->nb[1] + i2*dst->nb[2] + i3*dst->nb[3]),
+        };
+    }
+
+    static void mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
+        const ggml_tensor * src0 = dst->src[0];
+
+        const int64_t units  = n_units(src0);
+        const int64_t blocks = n_blocks(src0);
+        const int64_t panels = n_panels(src0);
+        const int64_t n_cols = ggml_nrows(dst->src[1]);
+        const size_t  size   = panel_size(src0);
+
+        act * x = (act *) params->wdata;
+        convert_all(params, units, n_cols, x, [&](int64_t c) { return mul_mat_column(dst, c).x; });
+
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+
+        // a chunk: panels that one thread takes at once; a group: panels that stay in the second level cache while
+        // tile after tile of activations passes
+        const int64_t n_chunks = std::min<int64_t>(panels, params->nth == 1 ? 1 : params->nth*4*(panels*(int64_t) size > (4 << 20) ? 4 : 1));
+        const int64_t group    = n_cols <= 4*MAX_COLS ? 1 : std::max<int64_t>(1, (128 << 10)/size);
+
+        for (int64_t chunk = params->ith; chunk < n_chunks; chunk = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            const int64_t end = panels*(chunk + 1)/n_chunks;
+            for (int64_t p0 = panels*chunk/n_chunks; p0 < end; p0 += group) {
+                for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
+                    const int64_t n = tile_cols(n_cols, c0);
+                    float *       y[MAX_COLS];
+                    for (int64_t c = 0; c < n; c++) {
+                        y[c] = mul_mat_column(dst, c0 + c).y + p0*ROWS;
+                    }
+                    for (int64_t p = p0; p < std::min(p0 + group, end); p++) {
+                        const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
+                        GEMM[n - 1](blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
+                        for (int64_t c = 0; c < n; c++) {
+                            y[c] += ROWS;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    // -- GGML_OP_MUL_MAT_ID
+
+    // one token's use of one expert
+    struct use {
+        int32_t slot;  // which of the token's experts
+        int32_t token;
+    };
+
+    struct id_work {
+        act *     x;     // [n_cols][units], every column a tile of its own
+        int64_t * begin; // [n_expert + 1] into uses
+        use *     uses;  // [n_slots*n_tokens], expert by expert
+        act *     tile;  // [n_threads][units][MAX_COLS]
+        size_t    size;
+
+        id_work(const ggml_tensor * dst, int64_t n_threads, void * wdata) {
+            const int64_t units    = n_units(dst->src[0]);
+            const int64_t n_uses   = dst->src[2]->ne[0]*dst->src[2]->ne[1];
+            char *        p        = (char *) wdata;
+            auto          take     = [&](size_t bytes) { char * at = p; p += GGML_PAD(bytes, 64); return at; };
+            x     = (act *)     take(ggml_nrows(dst->src[1])*units*sizeof(act));
+            begin = (int64_t *) take((dst->src[0]->ne[2] + 1)*sizeof(int64_t));
+            uses  = (use *)     take(n_uses*sizeof(use));
+            tile  = (act *)     take(n_threads*units*MAX_COLS*sizeof(act));
+            size  = p - (char *) wdata;
+        }
+    };
+
+    static void mul_mat_id(const ggml_compute_params * params, ggml_tensor * dst) {
+        const ggml_tensor * src0 = dst->src[0];
+        const ggml_tensor * src1 = dst->src[1];
+        const ggml_tensor * ids  = dst->src[2];
+
+        const int64_t units    = n_units(src0);
+        const int64_t blocks   = n_blocks(src0);
+        const int64_t panels   = n_panels(src0);
+        const int64_t n_expert = src0->ne[2];
+        const size_t  size     = panel_size(src0);
+
+        const id_work w(dst, params->nth, params->wdata);
+
+        const int64_t n_cols = ggml_nrows(src1);
+        for (int64_t c = 0; c < n_cols; c++) {
+            const float * x = (const float *) ((const char *) src1->data + c%src1->ne[1]*src1->nb[1] + c/src1->ne[1]*src1->nb[2]);
+            convert(x, w.x + c*units, 1, units*params->ith/params->nth, units*(params->ith + 1)/params->nth);
+        }
+
+        if (params->ith == 0) {
+            auto expert = [&](int64_t slot, int64_t token) {
+                const int32_t e = *(const int32_t *) ((const char *) ids->data + token*ids->nb[1] + slot*ids->nb[0]);
+                GGML_ASSERT(e >= 0 && e < n_expert);
+                return e;
+            };
+            std::fill(w.begin, w.begin + n_expert + 1, 0);
+            for (int64_t token = 0; token < ids->ne[1]; token++) {
+                for (int64_t slot = 0; slot < ids->ne[0]; slot++) {
+                    w.begin[expert(slot, token) + 1]++;
+                }
+            }
+            for (int64_t e = 0; e < n_expert; e++) {
+                w.begin[e + 1] += w.begin[e];
+            }
+            // begin[e] moves to the end of e's uses, which is where e + 1 began
+            for (int64_t token = 0; token < ids->ne[1]; token++) {
+                for (int64_t slot = 0; slot < ids->ne[0]; slot++) {
+                    w.uses[w.begin[expert(slot, token)]++] = { (int32_t) slot, (int32_t) token };
+                }
+            }
+            for (int64_t e = n_expert; e > 0; e--) {
+                w.begin[e] = w.begin[e - 1];
+            }
+            w.begin[0] = 0;
+        }
+        ggml_barrier(params->threadpool);
+
+        act * tile = w.tile + params->ith*units*MAX_COLS;
+
+        for (int64_t e = 0; e < n_expert; e++) {
+            // the experts' shares are shifted against each other, so that small matrices keep all threads busy
+            const int64_t ith = (params->ith + e)%params->nth;
+            const int64_t p0  = panels*ith/params->nth, p1 = panels*(ith + 1)/params->nth;
+            for (int64_t u0 = w.begin[e]; u0 < w.begin[e + 1] && p0 < p1; u0 += MAX_COLS) {
+                const int64_t n = tile_cols(w.begin[e + 1], u0);
+                float *       y[MAX_COLS];
+                for (int64_t c = 0; c < n; c++) {
+                    const use & use = w.uses[u0 + c];
+                    const act * x   = w.x + (use.token*src1->ne[1] + use.slot%src1->ne[1])*units;
+                    for (int64_t u = 0; u < units; u++) {
+                        tile[u*n + c] = x[u];
+                    }
+                    y[c] = (float *) ((char *) dst->data + use.slot*dst->nb[1] + use.token*dst->nb[2]) + p0*ROWS;
+                }
+                for (int64_t p = p0; p < p1; p++) {
+                    const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
+                    GEMM[n - 1](blocks, (const uint8_t *) src0->data + e*panels*size + p*size, tile, y, rows);
+                    for (int64_t c = 0; c < n; c++) {
+                        y[c] += ROWS;
+                    }
+                }
+            }
+        }
+    }
+
+    // -- tensor_traits
+
+    bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
+        if (op->op == GGML_OP_MUL_MAT) {
+            size = ggml_nrows(op->src[1])*n_units(op->src[0])*sizeof(act);
+            return true;
+        }
+        if (op->op == GGML_OP_MUL_MAT_ID) {
+            size = id_work(op, n_threads, nullptr).size;
+            return true;
+        }
+        return false;
+    }
+
+    bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
+        if (op->op == GGML_OP_MUL_MAT) {
+            mul_mat(params, op);
+            return true;
+        }
+        if (op->op == GGML_OP_MUL_MAT_ID) {
+            mul_mat_id(params, op);
+            return true;
+        }
+        return false;
+    }
+};
+
+static panel_tensor_traits * traits_of(ggml_type type) {
+    static panel_tensor_traits_for<w_f32>    f32;
+    static panel_tensor_traits_for<w_f16>    f16;
+    static panel_tensor_traits_for<w_bf16>   bf16;
+    static panel_tensor_traits_for<w_q4_0>   q4_0;
+    static panel_tensor_traits_for<w_q4_1>   q4_1;
+    static panel_tensor_traits_for<w_q5_0>   q5_0;
+    static panel_tensor_traits_for<w_q5_1>   q5_1;
+    static panel_tensor_traits_for<w_q8_0>   q8_0;
+    static panel_tensor_traits_for<w_q4_K>   q4_K;
+    static panel_tensor_traits_for<w_q5_K>   q5_K;
+    static panel_tensor_traits_for<w_q6_K>   q6_K;
+    static panel_tensor_traits_for<w_iq4_nl> iq4_nl;
+    switch (type) {
+        case GGML_TYPE_F32:    return &f32;
+        case GGML_TYPE_F16:    return &f16;
+        case GGML_TYPE_BF16:   return &bf16;
+        case GGML_TYPE_Q4_0:   return &q4_0;
+        case GGML_TYPE_Q4_1:   return &q4_1;
+        case GGML_TYPE_Q5_0:   return &q5_0;
+        case GGML_TYPE_Q5_1:   return &q5_1;
+        case GGML_TYPE_Q8_0:   return &q8_0;
+        case GGML_TYPE_Q4_K:   return &q4_K;
+        case GGML_TYPE_Q5_K:   return &q5_K;
+        case GGML_TYPE_Q6_K:   return &q6_K;
+        case GGML_TYPE_IQ4_NL: return &iq4_nl;
+        default:               return nullptr;
+    }
+}
+
+// BF16 weights come in pairs along a row
+static bool fits(const ggml_tensor * w) {
+    return ggml_is_contiguous(w) && w->ne[0]%(w->type == GGML_TYPE_BF16 ? 2 : 1) == 0;
+}
+
+// ---- the buffer type
+
+static enum ggml_status init_tensor(ggml_backend_buffer_t, ggml_tensor * tensor) {
+    tensor->extra = traits_of(tensor->type);
+    return GGML_STATUS_SUCCESS;
+}
+
+static void set_tensor(ggml_backend_buffer_t, ggml_tensor * tensor, const void * data, size_t offset, size_t size) {
+    GGML_ASSERT(offset == 0 && size == ggml_nbytes(tensor));
+    const auto * traits = (const panel_tensor_traits *) tensor->extra;
+    GGML_ASSERT(traits != nullptr && "weights of this type have no panels");
+    traits->pack(tensor, (uint8_t *) tensor->data, data);
+}
+
+static const char * get_name(ggml_backend_buffer_type_t) {
+    return "CPU_PANEL";
+}
+
+// weights are read once a step, all of them: with pages of 4 KiB, every page costs a miss of the TLB
+static void advise_huge_pages(void * base, size_t size) {
+#if defined(__linux__)
+    const uintptr_t page = 2 << 20, begin = ((uintptr_t) base + page - 1)/page*page, end = ((uintptr_t) base + size)/page*page;
+    if (begin < end) {
+        madvise((void *) begin, end - begin, MADV_HUGEPAGE);
+    }
+#else
+    GGML_UNUSED(base);
+    GGML_UNUSED(size);
+#endif
+}
+
+static ggml_backend_buffer_t alloc_buffer(ggml_backend_buffer_type_t buft, size_t size) {
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    if (buffer == nullptr) {
+        return nullptr;
+    }
+    advise_huge_pages(ggml_backend_buffer_get_base(buffer), size);
+
+    buffer->buft              = buft;
+    buffer->iface.init_tensor = init_tensor;
+    buffer->iface.set_tensor  = set_tensor;
+    buffer->iface.get_tensor  = nullptr;
+    buffer->iface.cpy_tensor  = nullptr;
+    return buffer;
+}
+
+static size_t get_alignment(ggml_backend_buffer_type_t) {
+    return 64;
+}
+
+static size_t get_alloc_size(ggml_backend_buffer_type_t, const ggml_tensor * tensor) {
+    const auto * traits = traits_of(tensor->type);
+    return traits != nullptr ? traits->alloc_size(tensor) : ggml_nbytes(tensor);
+}
+
+struct panel_buffer_type : extra_buffer_type {
+    bool supports_op(ggml_backend_dev_t, const ggml_tensor * op) override {
+        const ggml_tensor * w = op->src[0];
+        if (!ggml_cpu_batch_invariant() || (op->op != GGML_OP_MUL_MAT && op->op != GGML_OP_MUL_MAT_ID)) {
+            return false;
+        }
+        if (w->buffer == nullptr || w->buffer->buft != ggml_backend_cpu_panel_buffer_type() || traits_of(w->type) == nullptr || !fits(w)) {
+            return false;
+        }
+        if (op->src[1]->buffer && !ggml_backend_buft_is_host(op->src[1]->buffer->buft)) {
+            return false;
+        }
+        return op->src[1]->type == GGML_TYPE_F32 && ggml_n_dims(w) == (op->op == GGML_OP_MUL_MAT ? 2 : 3);
+    }
+
+    tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
+        if (op->op == GGML_OP_MUL_MAT || op->op == GGML_OP_MUL_MAT_ID) {
+            const ggml_tensor * w = op->src[0];
+            if (w->buffer && w->buffer->buft == ggml_backend_cpu_panel_buffer_type()) {
+                return (tensor_traits *) w->extra;
+            }
+            return ggml_cpu_batch_invariant() ? column_traits(op) : nullptr;
+        }
+        if (op->op == GGML_OP_FLASH_ATTN_EXT && ggml_cpu_batch_invariant()) {
+            return flash_attn_traits(op);
+        }
+        return nullptr;
+    }
+};
+
+} // namespace ggml::cpu::invariant
+
+ggml_backend_buffer_type_t ggml_backend_cpu_panel_buffer_type(void) {
+    using namespace ggml::cpu::invariant;
+    static ggml_backend_buffer_type buft = {
+        /* .iface    = */ {
+                           /* .get_name         = */ get_name,
+                           /* .alloc_buffer     = */ alloc_buffer,
+                           /* .get_alignment    = */ get_alignment,
+                           /* .get_max_size     = */ nullptr,
+                           /* .get_alloc_size   = */ get_alloc_size,
+                           /* .is_host          = */ nullptr,
+                           },
+        /* .device   = */ ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0),
+        /* .context  = */ new panel_buffer_type(),
+    };
+    return &buft;
+}
+
+#else
+
+ggml_backend_buffer_type_t ggml_backend_cpu_panel_buffer_type(void) {
+    return nullptr;
+}
+
+#endif // GGML_INVARIANT
+
+static bool & batch_invariant() {
+    static bool on = [] {
+        const char * env = getenv("GGML_CPU_BATCH_INVARIANT");
+        return env != nullptr && strcmp(env, "1") == 0;
+    }();
+    return on;
+}
+
+void ggml_cpu_set_batch_invariant(bool on) {
+    batch_invariant() = on;
+}
+
+bool ggml_cpu_batch_invariant(void) {
+    return batch_invariant();
+}

@@ -1,0 +1,503 @@
+#pragma once
+
+// Weight panels: the rows of a matrix, interleaved so that one lane of a vector is one row.
+//
+// A panel holds ROWS rows; along it lie blocks of BLOCK columns of the matrix, each of BYTES bytes. Rows past the end
+// of the matrix are zeros. Activations ("x") come in tiles of up to MAX_COLS columns, for each block the columns one
+// after another, so that a kernel walks weights and activations with one pointer each.
+//
+// The sum of one (row, column) pair runs over the blocks in order, by the same operations whatever stands in the other
+// lanes and columns. Hence a result's bits depend neither on the number of columns nor on the number of threads.
+
+#include "simd.h"
+
+#define GGML_COMMON_DECL_CPP
+#include "ggml-common.h"
+
+#ifdef GGML_INVARIANT
+
+namespace ggml::cpu::invariant {
+
+// ---- activations
+
+// 32 values of a column, as 8-bit integers
+struct q8_act {
+    float   d;       // x = d*qs
+    float   s;       // d * sum of qs
+    int32_t init[2]; // what the integer sums over qs[0..15] and qs[16..31] start at: -zero point * sum of qs
+    int8_t  qs[32];
+};
+
+// ---- weights
+
+// the value that is stored for a weight of zero, for types whose weights may be negative
+template <int SIGNED_ZERO, int UNSIGNED_ZERO> constexpr int zero_point() {
+    return W_IS_SIGNED ? SIGNED_ZERO : UNSIGNED_ZERO;
+}
+
+static inline void pack_f16(ggml_half * dst, int r, ggml_half v) { dst[r] = v; }
+
+// bytes of rows, four by four: dst[g][row][4] = src[4*g ...]
+static inline void pack_bytes(uint8_t * dst, int r, const uint8_t * src, int n, uint8_t flip = 0) {
+    for (int i = 0; i < n; i++) {
+        dst[(i/4)*LANES*4 + r*4 + i%4] = src[i] ^ flip;
+    }
+}
+
+struct w_q4_0 {
+    using block = block_q4_0;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 15, ZERO = 8;
+    static constexpr bool HAS_MIN = false, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.d);
+        pack_bytes(dst + 2*ROWS, r, b.qs, 16);
+    }
+
+    const uint8_t * w;
+    inline explicit w_q4_0(const uint8_t * w) : w(w) {}
+    inline void sub(int, u8v * q, f32v & d, f32v &, f32v &) const {
+        d = load_f16(w);
+        for (int g = 0; g < 4; g++) {
+            const u8v v = load_u8(w + 2*ROWS + g*LANES*4);
+            q[g]     = and_(v, set1_u8(15));
+            q[g + 4] = and_(shr16<4>(v), set1_u8(15));
+        }
+    }
+};
+
+struct w_q4_1 {
+    using block = block_q4_1;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 15, ZERO = 0;
+    static constexpr bool HAS_MIN = true, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.d);
+        pack_f16((ggml_half *) dst + ROWS, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.m);
+        pack_bytes(dst + 4*ROWS, r, b.qs, 16);
+    }
+
+    const uint8_t * w;
+    inline explicit w_q4_1(const uint8_t * w) : w(w) {}
+    inline void sub(int, u8v * q, f32v & d, f32v &, f32v & m) const {
+        d = load_f16(w);
+        m = load_f16(w + 2*ROWS);
+        for (int g = 0; g < 4; g++) {
+            const u8v v = load_u8(w + 4*ROWS + g*LANES*4);
+            q[g]     = and_(v, set1_u8(15));
+            q[g + 4] = and_(shr16<4>(v), set1_u8(15));
+        }
+    }
+};
+
+struct w_q8_0 {
+    using block = block_q8_0;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 255, ZERO = zero_point<0, 128>();
+    static constexpr bool HAS_MIN = false, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.d);
+        pack_bytes(dst + 2*ROWS, r, (const uint8_t *) b.qs, 32, ZERO);
+    }
+
+    const uint8_t * w;
+    inline explicit w_q8_0(const uint8_t * w) : w(w) {}
+    inline void sub(int, u8v * q, f32v & d, f32v &, f32v &) const {
+        d = load_f16(w);
+        for (int g = 0; g < 8; g++) {
+            q[g] = load_u8(w + 2*ROWS + g*LANES*4);
+        }
+    }
+};
+
+// the fifth bits of 32 weights, as qh of Q5_0 and Q5_1 has them, reordered: byte b, bit g is that of weight 4*g + b
+static inline void pack_fifth_bits(uint8_t * dst, int r, const uint8_t * qh) {
+    for (int b = 0; b < 4; b++) {
+        uint8_t v = 0;
+        for (int g = 0; g < 8; g++) {
+            const int i = 4*g + b;
+            v |= ((qh[i/8] >> i%8) & 1) << g;
+        }
+        dst[4*r + b] = v;
+    }
+}
+
+// q[g] for g < 8: nibbles with the fifth bits
+static inline void unpack_5bit(const uint8_t * qh, const uint8_t * qs, u8v * q) {
+    const u8v h = load_u8(qh), m = set1_u8(16);
+    const u8v bits[8] = { shl16<4>(h), shl16<3>(h), shl16<2>(h), shl16<1>(h), h, shr16<1>(h), shr16<2>(h), shr16<3>(h) };
+    for (int g = 0; g < 4; g++) {
+        const u8v v = load_u8(qs + g*LANES*4);
+        q[g]     = and_or(bits[g],     m, and_(v, set1_u8(15)));
+        q[g + 4] = and_or(bits[g + 4], m, and_(shr16<4>(v), set1_u8(15)));
+    }
+}
+
+struct w_q5_0 {
+    using block = block_q5_0;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 31, ZERO = 16;
+    static constexpr bool HAS_MIN = false, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.d);
+        pack_fifth_bits(dst + 2*ROWS, r, b.qh);
+        pack_bytes(dst + 6*ROWS, r, b.qs, 16);
+    }
+
+    const uint8_t * w;
+    inline explicit w_q5_0(const uint8_t * w) : w(w) {}
+    inline void sub(int, u8v * q, f32v & d, f32v &, f32v &) const {
+        d = load_f16(w);
+        unpack_5bit(w + 2*ROWS, w + 6*ROWS, q);
+    }
+};
+
+struct w_q5_1 {
+    using block = block_q5_1;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 31, ZERO = 0;
+    static constexpr bool HAS_MIN = true, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.d);
+        pack_f16((ggml_half *) dst + ROWS, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.m);
+        pack_fifth_bits(dst + 4*ROWS, r, b.qh);
+        pack_bytes(dst + 8*ROWS, r, b.qs, 16);
+    }
+
+    const uint8_t * w;
+    inline explicit w_q5_1(const uint8_t * w) : w(w) {}
+    inline void sub(int, u8v * q, f32v & d, f32v &, f32v & m) const {
+        d = load_f16(w);
+        m = load_f16(w + 2*ROWS);
+        unpack_5bit(w + 4*ROWS, w + 8*ROWS, q);
+    }
+};
+
+struct w_iq4_nl {
+    using block = block_iq4_nl;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 255, ZERO = zero_point<0, 128>();
+    static constexpr bool HAS_MIN = false, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.d);
+        pack_bytes(dst + 2*ROWS, r, b.qs, 16);
+    }
+
+    // kvalues_iq4nl of ggml-common.h, from the zero point on
+    alignas(16) static constexpr uint8_t VALUES[16] = {
+        (uint8_t) (ZERO - 127), (uint8_t) (ZERO - 104), (uint8_t) (ZERO - 83), (uint8_t) (ZERO - 65),
+        (uint8_t) (ZERO -  49), (uint8_t) (ZERO -  35), (uint8_t) (ZERO - 22), (uint8_t) (ZERO - 10),
+        (uint8_t) (ZERO +   1), (uint8_t) (ZERO +  13), (uint8_t) (ZERO + 25), (uint8_t) (ZERO + 38),
+        (uint8_t) (ZERO +  53), (uint8_t) (ZERO +  69), (uint8_t) (ZERO + 89), (uint8_t) (ZERO + 113),
+    };
+
+    const uint8_t * w;
+    inline explicit w_iq4_nl(const uint8_t * w) : w(w) {}
+    inline void sub(int, u8v * q, f32v & d, f32v &, f32v &) const {
+        d = load_f16(w);
+        for (int g = 0; g < 4; g++) {
+            const u8v v = load_u8(w + 2*ROWS + g*LANES*4);
+            q[g]     = lookup16(VALUES, and_(v, set1_u8(15)));
+            q[g + 4] = lookup16(VALUES, and_(shr16<4>(v), set1_u8(15)));
+        }
+    }
+};
+
+// the 6-bit scales and mins of Q4_K and Q5_K, eight of each in twelve bytes, for all rows of a panel
+struct k_scales {
+    i32v sc[2], mn[2]; // four to a lane, a byte each
+    inline explicit k_scales(const uint8_t * w) {
+        const i32v u0 = load_i32v(w), u1 = load_i32v(w + 4*LANES), u2 = load_i32v(w + 8*LANES);
+        const i32v k6 = set1(0x3f3f3f3f), k4 = set1(0x0f0f0f0f), k2 = set1(0x03030303);
+        sc[0] = and_(u0, k6);
+        mn[0] = and_(u1, k6);
+        const i32v hs = and_(shr32<6>(u0), k2), hm = and_(shr32<6>(u1), k2);
+        sc[1] = or_(and_(u2, k4), shl4(hs));
+        mn[1] = or_(and_(shr32<4>(u2), k4), shl4(hm));
+    }
+    static inline i32v shl4(i32v v) { return shl16<4>(v); } // values below 4: nothing leaves its byte
+    inline f32v scale(int j) const { return to_f32(and_(shr32(sc[j/4], 8*(j%4)), set1(255))); }
+    inline f32v min(int j) const { return to_f32(and_(shr32(mn[j/4], 8*(j%4)), set1(255))); }
+};
+
+struct w_q4_K {
+    using block = block_q4_K;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, MAXW = 15, ZERO = 0;
+    static constexpr bool HAS_MIN = true, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.d);
+        pack_f16((ggml_half *) dst + ROWS, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.dmin);
+        pack_bytes(dst + 4*ROWS, r, b.scales, 12);
+        pack_bytes(dst + 16*ROWS, r, b.qs, 128);
+    }
+
+    const uint8_t * w;
+    const k_scales  ks;
+    const f32v      d, dmin;
+    inline explicit w_q4_K(const uint8_t * w) : w(w + 16*ROWS), ks(w + 4*ROWS), d(load_f16(w)), dmin(mul(load_f16(w + 2*ROWS), set1(-1.0f))) {}
+    inline void sub(int j, u8v * q, f32v & ws, f32v &, f32v & m) const {
+        ws = mul(d, ks.scale(j));
+        m  = mul(dmin, ks.min(j));
+        for (int g = 0; g < 8; g++) {
+            const u8v v = load_u8(w + ((j/2)*8 + g)*LANES*4);
+            q[g] = and_(j%2 ? shr16<4>(v) : v, set1_u8(15));
+        }
+    }
+};
+
+struct w_q5_K {
+    using block = block_q5_K;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, MAXW = 31, ZERO = 0;
+    static constexpr bool HAS_MIN = true, TWO_SCALES = false;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.d);
+        pack_f16((ggml_half *) dst + ROWS, r, b.GGML_COMMON_AGGR_U.GGML_COMMON_AGGR_S.dmin);
+        pack_bytes(dst + 4*ROWS, r, b.scales, 12);
+        pack_bytes(dst + 16*ROWS, r, b.qh, 32);
+        pack_bytes(dst + 48*ROWS, r, b.qs, 128);
+    }
+
+    const uint8_t * w;
+    const k_scales  ks;
+    const f32v      d, dmin;
+    inline explicit w_q5_K(const uint8_t * w) : w(w + 16*ROWS), ks(w + 4*ROWS), d(load_f16(w)), dmin(mul(load_f16(w + 2*ROWS), set1(-1.0f))) {}
+    inline void sub(int j, u8v * q, f32v & ws, f32v &, f32v & m) const {
+        ws = mul(d, ks.scale(j));
+        m  = mul(dmin, ks.min(j));
+        for (int g = 0; g < 8; g++) {
+            const u8v h = load_u8(w + g*LANES*4);
+            const u8v v = load_u8(w + 32*ROWS + ((j/2)*8 + g)*LANES*4);
+            // bit j of h becomes bit 4
+            const u8v b = j < 4 ? shl16_n(h, 4 - j) : shr16_n(h, j - 4);
+            q[g] = and_or(b, set1_u8(16), and_(j%2 ? shr16<4>(v) : v, set1_u8(15)));
+        }
+    }
+    static inline u8v shl16_n(u8v v, int n) { return n == 4 ? shl16<4>(v) : n == 3 ? shl16<3>(v) : n == 2 ? shl16<2>(v) : shl16<1>(v); }
+    static inline u8v shr16_n(u8v v, int n) { return n == 0 ? v : n == 1 ? shr16<1>(v) : n == 2 ? shr16<2>(v) : shr16<3>(v); }
+};
+
+struct w_q6_K {
+    using block = block_q6_K;
+    using act   = q8_act;
+    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, MAXW = 63, ZERO = 32;
+    static constexpr bool HAS_MIN = false, TWO_SCALES = true;
+    static constexpr int BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) {
+        pack_f16((ggml_half *) dst, r, b.d);
+        for (int i = 0; i < 16; i++) {
+            dst[(2 + i)*ROWS + r] = (uint8_t) b.scales[i];
+        }
+        pack_bytes(dst + 18*ROWS, r, b.qh, 64);
+        pack_bytes(dst + 82*ROWS, r, b.ql, 128);
+    }
+
+    const uint8_t * w;
+    const f32v      d;
+    inline explicit w_q6_K(const uint8_t * w) : w(w), d(load_f16(w)) {}
+    inline void sub(int j, u8v * q, f32v & d0, f32v & d1, f32v &) const {
+        d0 = mul(d, load_i8_as_f32(w + (2 + 2*j)*ROWS));
+        d1 = mul(d, load_i8_as_f32(w + (3 + 2*j)*ROWS));
+        const int half = j/4, s = j%4;
+        for (int g = 0; g < 8; g++) {
+            const u8v l = load_u8(w + 82*ROWS + ((half*2 + s%2)*8 + g)*LANES*4);
+            const u8v h = load_u8(w + 18*ROWS + (half*8 + g)*LANES*4);
+            const u8v b = s == 0 ? shl16<4>(h) : s == 1 ? shl16<2>(h) : s == 2 ? h : shr16<2>(h);
+            q[g] = and_or(b, set1_u8(48), and_(s/2 ? shr16<4>(l) : l, set1_u8(15)));
+        }
+    }
+};
+
+// panels lie one after another: what is fetched past the end of one is the start of the next
+#ifndef AHEAD
+#define AHEAD 4096
+#endif
+template <int BYTES> static inline void prefetch_block(const uint8_t * w) {
+    if (AHEAD) {
+#pragma GCC unroll 64
+        for (int i = 0; i < BYTES; i += 64) {
+            prefetch(w + AHEAD + i);
+        }
+    }
+}
+
+// ---- integer kernel
+
+// y[c][row] = sum over the blocks, for the columns c < N of one tile and the rows of one panel
+//   w: the panel; x: the tile [n_blocks*SUBS][N]; y: one pointer a column; rows: how many of the panel's rows to write
+template <typename W, int N>
+static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
+    const q8_act * x = (const q8_act *) vx;
+
+    f32v acc[N];
+    for (int c = 0; c < N; c++) {
+        acc[c] = zero_f32();
+    }
+    for (int64_t ib = 0; ib < n_blocks; ib++) {
+        const W b(w);
+        prefetch_block<W::BYTES>(w);
+#pragma GCC unroll 8
+        for (int j = 0; j < W::SUBS; j++) {
+            u8v  q[8];
+            f32v d0, d1, m;
+            b.sub(j, q, d0, d1, m);
+#pragma GCC unroll 16
+            for (int c = 0; c < N; c++) {
+                const i32v i0 = dot4<W::MAXW>(set1(x[c].init[0]), q,     x[c].qs);
+                const i32v i1 = dot4<W::MAXW>(set1(x[c].init[1]), q + 4, x[c].qs + 16);
+                if (W::TWO_SCALES) {
+                    const f32v t = fma(to_f32(i1), d1, mul(to_f32(i0), d0));
+                    acc[c] = fma(t, set1(x[c].d), acc[c]);
+                } else {
+                    acc[c] = fma(to_f32(add(i0, i1)), mul(d0, set1(x[c].d)), acc[c]);
+                }
+                if (W::HAS_MIN) {
+                    acc[c] = fma(m, set1(x[c].s), acc[c]);
+                }
+            }
+            x += N;
+        }
+        w += W::BYTES;
+    }
+    for (int c = 0; c < N; c++) {
+        if (rows == LANES) {
+            store(y[c], acc[c]);
+        } else {
+            store_n(y[c], acc[c], rows);
+        }
+    }
+}
+
+// 32 values of a column
+template <typename W> static inline void convert_act(const float * x, q8_act * a) {
+    int32_t sum[2];
+    a->d       = quantize32(x, a->qs, sum);
+    a->s       = a->d*(float) (sum[0] + sum[1]);
+    a->init[0] = -W::ZERO*sum[0];
+    a->init[1] = -W::ZERO*sum[1];
+}
+
+// ---- floating point weights: two vectors of rows
+
+template <typename W, int N>
+static void panel_float(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
+    const typename W::act * x = (const typename W::act *) vx;
+
+    f32v a0[N], a1[N];
+    for (int c = 0; c < N; c++) {
+        a0[c] = a1[c] = zero_f32();
+    }
+    for (int64_t ib = 0; ib < n_blocks; ib++) {
+        const W b(w);
+        prefetch_block<W::BYTES>(w);
+#pragma GCC unroll 16
+        for (int c = 0; c < N; c++) {
+            b.mad(x[c], a0[c], a1[c]);
+        }
+        w += W::BYTES;
+        x += N;
+    }
+    for (int c = 0; c < N; c++) {
+        if (rows >= LANES) {
+            store(y[c], a0[c]);
+        } else {
+            store_n(y[c], a0[c], rows);
+        }
+        if (rows == 2*LANES) {
+            store(y[c] + LANES, a1[c]);
+        } else if (rows > LANES) {
+            store_n(y[c] + LANES, a1[c], rows - LANES);
+        }
+    }
+}
+
+struct w_f32 {
+    using block = float;
+    using act   = float;
+    static constexpr int ROWS = 2*LANES, BLOCK = 1, BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) { ((float *) dst)[r] = b; }
+
+    const f32v w0, w1;
+    inline explicit w_f32(const uint8_t * w) : w0(load_f32((const float *) w)), w1(load_f32((const float *) w + LANES)) {}
+    inline void mad(float x, f32v & a0, f32v & a1) const {
+        a0 = fma(w0, set1(x), a0);
+        a1 = fma(w1, set1(x), a1);
+    }
+};
+
+struct w_f16 {
+    using block = ggml_half;
+    using act   = float;
+    static constexpr int ROWS = 2*LANES, BLOCK = 1, BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) { ((ggml_half *) dst)[r] = b; }
+
+    const f32v w0, w1;
+    inline explicit w_f16(const uint8_t * w) : w0(load_f16(w)), w1(load_f16(w + 2*LANES)) {}
+    inline void mad(float x, f32v & a0, f32v & a1) const {
+        a0 = fma(w0, set1(x), a0);
+        a1 = fma(w1, set1(x), a1);
+    }
+};
+
+struct bf16_pair { ggml_bf16_t v[2]; };
+struct f32_pair  { float v[2]; };
+
+struct w_bf16 {
+    using block = bf16_pair;
+    static constexpr int ROWS = 2*LANES, BLOCK = 2, BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) { ((block *) dst)[r] = b; }
+
+    const i32v w0, w1;
+    inline explicit w_bf16(const uint8_t * w) : w0(load_i32v(w)), w1(load_i32v(w + 4*LANES)) {}
+
+#ifdef GGML_INVARIANT_DPBF16
+    using act = bf16_pair;
+    inline void mad(const act & x, f32v & a0, f32v & a1) const {
+        const uint32_t v = (uint32_t) load_i32(&x);
+        a0 = dot2_bf16(a0, w0, v);
+        a1 = dot2_bf16(a1, w1, v);
+    }
+#else
+    using act = f32_pair;
+    inline void mad(const act & x, f32v & a0, f32v & a1) const {
+        a0 = fma(high(w0), set1(x.v[1]), fma(low(w0), set1(x.v[0]), a0));
+        a1 = fma(high(w1), set1(x.v[1]), fma(low(w1), set1(x.v[0]), a1));
+    }
+    static inline f32v as_f32(i32v v) { f32v f; memcpy(&f, &v, sizeof(f)); return f; }
+    static inline f32v low(i32v v) { return as_f32(shl32_16(v)); }
+    static inline f32v high(i32v v) { return as_f32(and_(v, set1((int32_t) 0xffff0000))); }
+    static inline i32v shl32_16(i32v v) { return shl32<16>(v); }
+#endif
+};
+
+template <typename W> static inline void convert_act(const float * x, float * a) { *a = *x; }
+template <typename W> static inline void convert_act(const float * x, f32_pair * a) { a->v[0] = x[0]; a->v[1] = x[1]; }
+template <typename W> static inline void convert_act(const float * x, bf16_pair * a) {
+    a->v[0] = GGML_FP32_TO_BF16(x[0]);
+    a->v[1] = GGML_FP32_TO_BF16(x[1]);
+}
+
+} // namespace ggml::cpu::invariant
+
+#endif // GGML_INVARIANT
