@@ -60,6 +60,8 @@ export interface Finished {
   type: "finished";
   /** 3-grams counted by this worker. */
   grams: number;
+  /** Checksum of what it counted. */
+  checksum: number;
 }
 
 export interface CountFailed {

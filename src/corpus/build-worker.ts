@@ -86,7 +86,7 @@ try {
         await flush();
         await writer.close();
         await tokenizer.dispose();
-        post({ type: "finished", grams: grams.grams });
+        post({ type: "finished", grams: grams.grams, checksum: counter.checksum });
         port.close();
       })
       .catch(fail);

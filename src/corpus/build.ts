@@ -2,18 +2,18 @@
 import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, writeFile } from "node:fs/promises";
 import path from "node:path";
-import { acquireLock } from "../engine/lock.ts";
 import { silentProgress, type WorkOptions } from "../engine/progress.ts";
 import { AdedError } from "../errors.ts";
 import { readBatches } from "./batches.ts";
 import { BuildFaults, type NamedFault } from "./build-faults.ts";
 import { type ChatMarkers, readChatMarkers } from "./chat-markers.ts";
-import { type CorpusMeta, type CorpusSource, makeWorkFolder } from "./corpus-file.ts";
+import { type CorpusMeta, type CorpusSource, makeWorkFolder, PARTS_DESCRIPTION } from "./corpus-file.ts";
 import { countParts, partsTable } from "./count.ts";
 import { CountWorkers } from "./count-workers.ts";
 import { type Database, openDatabase } from "./database.ts";
 import type { FormatOptions, Role } from "./formats.ts";
 import { findInputs, type Input, RECORD_ENDINGS } from "./inputs.ts";
+import { makeCorpus } from "./make-corpus.ts";
 import { readVocabulary, type Vocabulary } from "./vocabulary.ts";
 
 export interface BuildOptions extends WorkOptions {
@@ -71,21 +71,15 @@ const LARGE_MEMORY = 2 ** 30;
 
 /** @throws AdedError ADED_CORPUS; the signal's reason when aborted: then nothing is left behind */
 export async function buildCorpus(options: BuildOptions): Promise<BuildReport> {
-  const { signal, progress = silentProgress, out } = options;
+  const { signal, out } = options;
   const inputs = await sourcesOf(options);
   const vocabulary = await readVocabulary(options.modelPath, signal);
   const markers = options.template ? readChatMarkers(vocabulary) : undefined;
-  const target = path.resolve(out);
-  const release = await acquireLock(`${target}.lock`, {
-    signal,
-    onWait: (pid) => progress.line(`waiting for process ${pid}, which is making ${out}`),
-  });
-  try {
+  return makeCorpus(out, options, async (target, folder) => {
     if (options.partsOnly) await refuseFilled(target);
-    const work = await makeWorkFolder(target);
     // parts that stay are made beside where they go
-    const elsewhere = options.temp !== undefined && !options.partsOnly;
-    const temp = elsewhere ? await makeWorkFolder(target, path.resolve(options.temp as string)) : work;
+    const elsewhere = options.partsOnly ? undefined : options.temp;
+    const temp = elsewhere === undefined ? undefined : await makeWorkFolder(target, path.resolve(elsewhere));
     try {
       return await build({
         options,
@@ -93,15 +87,13 @@ export async function buildCorpus(options: BuildOptions): Promise<BuildReport> {
         vocabulary,
         markers,
         target,
-        folder: work.path,
-        temp: temp.path,
+        folder,
+        temp: temp?.path ?? folder,
       });
     } finally {
-      await Promise.all([work.remove(), temp.remove()]);
+      await temp?.remove();
     }
-  } finally {
-    await release();
-  }
+  });
 }
 
 interface SourcedInput extends Input {
@@ -149,6 +141,7 @@ async function build(state: BuildState): Promise<BuildReport> {
     template: options.template ?? false,
     scale: 1,
     total: counted.grams,
+    checksum: counted.checksum,
     topK: 0,
     sources: counted.sources,
   };
@@ -202,6 +195,7 @@ interface Tokenized {
   parts: string[];
   sources: CorpusSource[];
   grams: number;
+  checksum: number;
   textBytes: number;
   filtered: number;
   seconds: number;
@@ -270,10 +264,11 @@ async function tokenize(state: BuildState, faults: BuildFaults): Promise<Tokeniz
       }
       before += input.bytes;
     }
-    const grams = await workers.finish(signal);
+    const counts = await workers.finish(signal);
     if (broken !== undefined) throw broken;
     task.end(`${(textBytes / 1e6).toFixed(1)} MB`);
-    return { parts, sources, grams, textBytes, filtered, seconds: (performance.now() - started) / 1000 };
+    const seconds = (performance.now() - started) / 1000;
+    return { parts, sources, ...counts, textBytes, filtered, seconds };
   } catch (error) {
     task.end(signal?.aborted ? "interrupted" : "failed");
     throw error;
@@ -301,7 +296,7 @@ function clock(seconds: number): string {
 async function moveParts(parts: readonly string[], meta: CorpusMeta, target: string): Promise<void> {
   await mkdir(target, { recursive: true });
   for (const part of parts) await rename(part, path.join(target, path.basename(part)));
-  const description = path.join(target, "_corpus.json");
+  const description = path.join(target, PARTS_DESCRIPTION);
   await writeFile(`${description}.tmp`, `${JSON.stringify(meta, null, 2)}\n`);
   await rename(`${description}.tmp`, description);
 }

@@ -3,7 +3,7 @@
  * they come from. A file gets its name only when it is whole, so one that can be opened was finished.
  */
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, readFile, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { AdedError } from "../errors.ts";
 import { isWholeParquet } from "./byte-source.ts";
@@ -38,6 +38,8 @@ export interface CorpusMeta {
   scale: number;
   /** Sum of all n: whoever reads the file to its end knows that nothing is missing. */
   total: number;
+  /** Sum of n · gramHash(a, b, c), modulo 2^32: tells damage that leaves the total as it was. Parts add up to it, too. */
+  checksum: number;
   /** Most successors kept per (a, b); 0: all. */
   topK: number;
   sources: CorpusSource[];
@@ -80,7 +82,7 @@ export async function readCorpusFile(database: Database, file: string): Promise<
       hint: "make one with: npx aded corpus build",
     });
   }
-  const { version, ...meta } = JSON.parse(found.value) as CorpusMeta & { version: number };
+  const { version, ...meta } = parseMeta(found.value, file);
   if (version !== VERSION) {
     throw new AdedError(
       "ADED_CORPUS",
@@ -95,6 +97,58 @@ export async function readCorpusFile(database: Database, file: string): Promise<
     file,
   );
   return { ...meta, file, rows, bytes: size };
+}
+
+/** Description of a folder of parts, as `build --parts` and the Spark job write it. It is written last. */
+export const PARTS_DESCRIPTION = "_corpus.json";
+
+/** A corpus whose counts are still in parts: a folder of Parquet files with their description. */
+export interface CorpusParts extends CorpusMeta {
+  /** The folder, as it was named. */
+  file: string;
+  /** The Parquet files in it. */
+  files: string[];
+}
+
+/** @throws AdedError ADED_CORPUS when the folder has no description or no parts */
+export async function readCorpusParts(folder: string): Promise<CorpusParts> {
+  const names = await readdir(folder);
+  const files = names.filter((name) => name.endsWith(".parquet")).sort();
+  if (!names.includes(PARTS_DESCRIPTION) || files.length === 0) {
+    throw new AdedError("ADED_CORPUS", `${folder} holds no finished parts of a corpus`, {
+      hint: `they are made by: npx aded corpus build --parts, or by the Spark job; ${PARTS_DESCRIPTION} is written last`,
+    });
+  }
+  const meta = JSON.parse(await readFile(path.join(folder, PARTS_DESCRIPTION), "utf8")) as CorpusMeta;
+  return { ...meta, file: folder, files: files.map((name) => path.join(folder, name)) };
+}
+
+function parseMeta(text: string, file: string): CorpusMeta & { version: number } {
+  try {
+    return JSON.parse(text) as CorpusMeta & { version: number };
+  } catch (error) {
+    throw damaged(file, "its metadata can't be read", error);
+  }
+}
+
+/** What is true of a corpus wherever it lies. */
+export function metaOf({ file: _file, rows: _rows, bytes: _bytes, ...meta }: CorpusFile): CorpusMeta {
+  return meta;
+}
+
+/** @throws AdedError ADED_CORPUS that names two whose vocabularies differ */
+export function requireOneVocabulary(
+  corpora: readonly Pick<CorpusFile, "file" | "vocabHash" | "model">[],
+): void {
+  const [first] = corpora;
+  for (const other of corpora) {
+    if (other.vocabHash === first.vocabHash) continue;
+    throw new AdedError(
+      "ADED_CORPUS",
+      `${first.file} belongs to the vocabulary ${first.vocabHash} (${first.model}), ${other.file} to ${other.vocabHash} (${other.model})`,
+      { hint: "token ids mean other texts there: build both with the tokenizer of one model" },
+    );
+  }
 }
 
 export function damaged(file: string, why: string, cause?: unknown): AdedError {

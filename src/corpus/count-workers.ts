@@ -23,6 +23,7 @@ export class CountWorkers {
   readonly #members: Member[] = [];
   readonly #options: CountWorkersOptions;
   #grams = 0;
+  #checksum = 0;
   #failure: unknown;
   /** Wakes who waits for a free worker or for the end. */
   #wake: () => void = () => {};
@@ -61,15 +62,15 @@ export class CountWorkers {
     }
   }
 
-  /** Waits until everything is counted and written. Returns the 3-grams counted. */
-  async finish(signal?: AbortSignal): Promise<number> {
+  /** Waits until everything is counted and written. Returns the 3-grams counted, and their checksum. */
+  async finish(signal?: AbortSignal): Promise<{ grams: number; checksum: number }> {
     for (const { worker } of this.#members) worker.postMessage({ type: "finish" } satisfies ToWorker);
     while (!this.#members.every(({ finished }) => finished)) {
       signal?.throwIfAborted();
       this.#throwFailure();
       await this.#change(signal);
     }
-    return this.#grams;
+    return { grams: this.#grams, checksum: this.#checksum };
   }
 
   /** Ends the workers, whatever they do. */
@@ -90,6 +91,7 @@ export class CountWorkers {
       case "finished":
         member.finished = true;
         this.#grams += message.grams;
+        this.#checksum = (this.#checksum + message.checksum) % 2 ** 32;
         break;
       case "failed":
         this.#fail(

@@ -25,6 +25,7 @@ export interface Database {
   texts(sql: string, what: string): AsyncGenerator<string>;
   /** The chunks of a query, one by one; each is good until the next is asked for. */
   chunks(sql: string, what: string): AsyncGenerator<DuckDBDataChunk>;
+  /** Calls after the first do nothing. */
   close(): Promise<void>;
 }
 
@@ -44,6 +45,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   });
   const connection = await instance.connect();
   let again: NodeJS.Timeout | undefined;
+  let closed = false;
   const interrupt = (): void => {
     // a query that was asked for but has not begun yet does not notice the first time
     connection.interrupt();
@@ -83,6 +85,8 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
         return reader.getRowObjectsJS().map(plainNumbers) as T[];
       }),
     async close() {
+      if (closed) return;
+      closed = true;
       signal?.removeEventListener("abort", interrupt);
       clearInterval(again);
       connection.closeSync();

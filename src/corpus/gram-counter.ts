@@ -16,6 +16,7 @@ export class GramCounter {
   /** 0: a free slot. */
   readonly #n: Int32Array;
   #size = 0;
+  #checksum = 0;
   /** All that was added. */
   #total = 0;
 
@@ -36,6 +37,11 @@ export class GramCounter {
     return this.#size;
   }
 
+  /** Sum of n · gramHash over everything that was ever added, modulo 2^32. */
+  get checksum(): number {
+    return this.#checksum >>> 0;
+  }
+
   /** True when it has to be emptied before more is added. */
   get full(): boolean {
     return this.#size >= this.#most || this.#total >= MOST_TOTAL;
@@ -44,8 +50,8 @@ export class GramCounter {
   /** Counts the 3-gram (a, b, c) `n` times; `n` at least 1. */
   add(a: number, b: number, c: number, n = 1): void {
     this.#total += n;
-    let hash = Math.imul(a, 0x9e3779b1) ^ Math.imul(b, 0x85ebca77) ^ Math.imul(c, 0xc2b2ae3d);
-    hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
+    const hash = gramHash(a, b, c);
+    this.#checksum = (this.#checksum + Math.imul(hash, n)) | 0;
     const ns = this.#n;
     const mask = this.#mask;
     for (let at = hash >>> this.#shift; ; at = (at + 1) & mask) {
@@ -74,4 +80,10 @@ export class GramCounter {
     this.#size = 0;
     this.#total = 0;
   }
+}
+
+/** 32 well-mixed bits of a 3-gram. Part of the file format: the checksum is made of it. */
+export function gramHash(a: number, b: number, c: number): number {
+  const hash = Math.imul(a, 0x9e3779b1) ^ Math.imul(b, 0x85ebca77) ^ Math.imul(c, 0xc2b2ae3d);
+  return Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
 }

@@ -25,6 +25,7 @@ export const META: CorpusMeta = {
   template: false,
   scale: 1,
   total: 0,
+  checksum: 0,
   topK: 0,
   sources: [{ name: "test", files: 1, bytes: 1, documents: 1, tokens: 1 }],
 };
@@ -39,12 +40,14 @@ export async function makeCorpus(
   const files: string[] = [];
   const writer = await PartWriter.create();
   let total = 0;
+  let checksum = 0;
   for (const [i, grams] of parts.entries()) {
     const counter = new GramCounter(Math.max(6, Math.ceil(Math.log2(grams.length * 2 + 1))));
     for (const [a, b, c, n] of grams) {
       counter.add(a, b, c, n);
       total += n;
     }
+    checksum = (checksum + counter.checksum) % 2 ** 32;
     const file = path.join(folder, `${name}-${i}.part`);
     await writer.write(counter, file);
     files.push(file);
@@ -56,7 +59,7 @@ export async function makeCorpus(
     out,
     folder,
     spill: path.join(folder, `${name}.spill`),
-    meta: { ...META, total, ...meta },
+    meta: { ...META, total, checksum, ...meta },
     memory: 256 * 2 ** 20,
     threads: 1,
   });
