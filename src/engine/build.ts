@@ -22,6 +22,9 @@ const RECIPE = 1;
 /** Memory that one compiler process may need, bytes; fewer run side by side where memory is short. */
 const BYTES_PER_JOB = 1.25e9;
 const LOG_TAIL_LINES = 30;
+const TARGETS = ["llama-server", "llama-quantize"];
+/** A program of the overlay: what a batch of n tokens costs. */
+const BATCH_COST = "llama-batch-cost";
 
 /** -O1 keeps the stacks of a report readable and the build short; no NDEBUG, so that asserts run too. */
 const ASAN_FLAGS = [
@@ -45,6 +48,8 @@ export interface EngineOptions extends WorkOptions {
 export interface EngineBuild {
   serverPath: string;
   quantizePath: string;
+  /** Path of llama-batch-cost, which runs on the stock build's libraries too; undefined in the stock build itself. */
+  batchCostPath?: string;
   buildDir: string;
   /** Paths of the C++ test programs; empty unless asked for. */
   testPaths: string[];
@@ -78,7 +83,7 @@ export async function planEngine(options: EngineOptions = {}): Promise<Plan> {
     flavour,
     folder: homePath("engine", `${flavour}-${hash.digest("hex").slice(0, 12)}`),
     flags,
-    targets: ["llama-server", "llama-quantize"],
+    targets: [...TARGETS, ...(flavour === "stock" ? [] : [BATCH_COST])],
     testTargets,
   };
 }
@@ -196,6 +201,7 @@ function result(plan: Plan): EngineBuild {
   return {
     serverPath: binPath(plan, "llama-server"),
     quantizePath: binPath(plan, "llama-quantize"),
+    batchCostPath: plan.targets.includes(BATCH_COST) ? binPath(plan, BATCH_COST) : undefined,
     buildDir: path.join(plan.folder, "build"),
     testPaths: plan.testTargets.map((target) => binPath(plan, target)),
   };

@@ -36,6 +36,13 @@ describe("planEngine", () => {
     expect(plans[4].flags).toEqual(expect.arrayContaining(["-DGGML_CUDA=ON", "-DX=1"]));
     expect([plans[0].testTargets, plans[2].testTargets]).toEqual([[], []]);
     expect(plans[1].testTargets).toContain("test-tree-attention");
+    expect(plans.map(({ targets }) => targets.includes("llama-batch-cost"))).toEqual([
+      true,
+      true,
+      false,
+      true,
+      true,
+    ]);
   });
 
   it("does not take a build without a stamp for a build", async () => {
