@@ -2,8 +2,11 @@
  * Installs the npm packages if that is still to be done. Plain JavaScript without dependencies: nothing is installed yet.
  */
 import { spawn } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 
 export const root = path.dirname(import.meta.dirname);
 
@@ -45,12 +48,15 @@ function readPackages(file) {
 /** Runs `npm ci` if need be. Ctrl-C ends it, with all that it started, and this process with status 130. */
 export async function ensureInstalled() {
   if (isInstalled()) return;
+  const lock = await lockInstallation();
+  // another process may just have done it
+  if (!isInstalled()) await install(lock);
+  lock.release();
+}
+
+async function install(lock) {
   console.error("aded: installing the npm packages (npm ci)");
-  const child = spawn("npm", ["ci", "--no-fund", "--no-audit"], {
-    cwd: root,
-    detached: true,
-    stdio: ["ignore", "inherit", "inherit"],
-  });
+  let child;
   let interrupted = false;
   // npm has nothing worth waiting for: the next npm ci begins anew
   const stop = () => {
@@ -61,6 +67,12 @@ export async function ensureInstalled() {
   };
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"];
   for (const name of signals) process.on(name, stop);
+  child = spawn("npm", ["ci", "--no-fund", "--no-audit"], {
+    cwd: root,
+    detached: true,
+    stdio: ["ignore", "inherit", "inherit"],
+  });
+  lock.add(child.pid);
   const status = await new Promise((resolve) => {
     child.on("error", (error) => {
       console.error(`aded: could not run npm: ${error.message}`);
@@ -78,8 +90,55 @@ export async function ensureInstalled() {
   }
 }
 
+/**
+ * One installation at a time: a second npm ci would delete what the first one writes. The lock file lies outside of
+ * node_modules, which npm ci empties, and holds process ids, ours and npm's: npm goes on when we are killed. Once all of them are gone
+ * the lock is void.
+ */
+async function lockInstallation() {
+  const name = createHash("sha256").update(root).digest("hex").slice(0, 12);
+  const file = path.join(tmpdir(), `aded-install-${process.getuid?.() ?? 0}-${name}`);
+  const release = () => {
+    if (readOwners(file)[0] === process.pid) rmSync(file, { force: true });
+  };
+  const add = (pid) => writeFileSync(file, `${process.pid} ${pid ?? ""}`);
+  for (let told = false; ; ) {
+    try {
+      writeFileSync(file, String(process.pid), { flag: "wx", mode: 0o600 });
+      process.on("exit", release);
+      return { add, release };
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
+    }
+    const owner = readOwners(file).find(isAlive);
+    if (owner === undefined) rmSync(file, { force: true });
+    else {
+      if (!told) console.error(`aded: waiting for process ${owner}, which is installing the npm packages`);
+      told = true;
+      await delay(200);
+    }
+  }
+}
+
+function readOwners(file) {
+  try {
+    return readFileSync(file, "utf8").split(" ").map(Number).filter(Boolean);
+  } catch {
+    return [];
+  }
+}
+
+function isAlive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code !== "ESRCH";
+  }
+}
+
 function kill(child, signal) {
-  if (child.pid === undefined) return;
+  if (child?.pid === undefined) return;
   try {
     process.kill(-child.pid, signal);
   } catch {}

@@ -1,7 +1,8 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { cpSync, mkdirSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "@jest/globals";
 import { isInstalled } from "../../../bin/ensure-install.js";
 import { projectPath } from "../../../src/home.ts";
@@ -21,12 +22,30 @@ function clone(name: string): string {
 
 function npmStart(folder: string, npm: string) {
   const bin = path.join(folder, "path");
-  mkdirSync(bin);
+  mkdirSync(bin, { recursive: true });
   writeFileSync(path.join(bin, "npm"), `#!/bin/sh\n${npm}\n`, { mode: 0o755 });
-  const env = { ...process.env, PATH: `${bin}:${process.env.PATH}` };
+  const env = { ...process.env, PATH: `${bin}:${process.env.PATH}`, TMPDIR: folder };
   return spawn(process.execPath, [path.join(folder, "bin", "start.js")], {
     env,
     stdio: ["ignore", "pipe", "pipe"],
+  });
+}
+
+function lockFile(folder: string): string {
+  return readdirSync(folder).find((name) => name.startsWith("aded-install-")) ?? "no lock file";
+}
+
+/** Resolves once stdout or stderr holds the text. */
+function printed(child: ReturnType<typeof npmStart>, text: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let all = "";
+    const more = (part: Buffer): void => {
+      all += part;
+      if (all.includes(text)) resolve();
+    };
+    child.stdout.on("data", more);
+    child.stderr.on("data", more);
+    child.once("close", () => reject(new Error(`it ended without printing ${text}:\n${all}`)));
   });
 }
 
@@ -70,6 +89,36 @@ describe("npm start without packages", () => {
     expect(status).toBe(1);
     expect(text).toContain("npm ci --no-fund --no-audit");
     expect(text).toContain("npm ci failed");
+  });
+
+  it("lets one npm ci run at a time; whoever waited finds everything installed", async () => {
+    const folder = clone("two");
+    // installs no program, only what tells that everything is there
+    const npm = `echo "npm ci" >> ran; mkdir -p node_modules; until [ -e go ]; do sleep 0.05; done; cp package-lock.json node_modules/.package-lock.json`;
+    const first = npmStart(folder, npm);
+    await printed(first, "installing the npm packages");
+    const second = npmStart(folder, npm);
+    await printed(second, `waiting for process ${first.pid}`);
+    writeFileSync(path.join(folder, "go"), "");
+    await Promise.all([once(first, "close"), once(second, "close")]);
+    expect(readFileSync(path.join(folder, "ran"), "utf8")).toBe("npm ci\n");
+  });
+
+  it("waits for an npm ci whose starter was killed, but not for one that is gone", async () => {
+    const folder = clone("killed");
+    const first = npmStart(folder, `echo $$ > pid; : ${folder}; echo started; exec sleep 300`);
+    await printed(first, "started");
+    // npm is there, but has its starter noted it?
+    const lock = (): string => readFileSync(path.join(folder, lockFile(folder)), "utf8");
+    while (!/^\d+ \d+$/.test(lock())) await delay(20);
+    first.kill("SIGKILL");
+    await once(first, "exit");
+    const second = npmStart(folder, "exit 1");
+    await printed(second, "waiting for process");
+    const npm = Number(readFileSync(path.join(folder, "pid"), "utf8"));
+    process.kill(-npm, "SIGKILL");
+    await printed(second, "npm ci failed");
+    expect(await once(second, "close")).toEqual([1, null]);
   });
 
   it("ends npm and all that it started on Ctrl-C", async () => {
