@@ -79,7 +79,8 @@ function sectionsOf(report: AbReport): Sections {
   };
 }
 
-function aligned(rows: readonly Row[]): string[] {
+/** Lines of a table: the first column to the left, the others to the right. */
+export function aligned(rows: readonly Row[]): string[] {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   return rows.map((row) =>
     row

@@ -1,6 +1,4 @@
 /** `aded bench`: measurements against a running server, or against one that is started for it. */
-import { access, constants, writeFile } from "node:fs/promises";
-import { dirname } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Command } from "commander";
 import { type AbOptions, runAb } from "../bench/ab.ts";
@@ -13,10 +11,12 @@ import { type BenchPrompt, loadPrompts, spread } from "../bench/prompts.ts";
 import { reportSameText, runSameText } from "../bench/same-text.ts";
 import { loadConfig } from "../config.ts";
 import type { Progress } from "../engine/progress.ts";
-import { AdedError, messageOf } from "../errors.ts";
+import { AdedError } from "../errors.ts";
 import { createLog } from "../log.ts";
 import { withServer } from "../main.ts";
 import type { ProxyStatus } from "../proxy/status.ts";
+import { checkFolder, commandLine, integer, save } from "./bench-support.ts";
+import { verifyCommand } from "./bench-verify.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 
@@ -39,18 +39,6 @@ interface AbFlags {
   json?: string | true;
   csv?: string;
   md?: string;
-}
-
-function integer(flag: string, min: number): (value: string) => number {
-  return (value) => {
-    const number = Number(value);
-    if (!Number.isInteger(number) || number < min) {
-      throw new AdedError("ADED_USAGE", `${flag} is "${value}"`, {
-        hint: `Give an integer of at least ${min}.`,
-      });
-    }
-    return number;
-  };
 }
 
 function temperature(value: string): number {
@@ -100,6 +88,7 @@ export function benchCommand(): Command {
     .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
     .option("--json [file]", "write the report as JSON; to stdout without a file")
     .action((flags: SameTextFlags) => benchSameText(flags));
+  bench.addCommand(verifyCommand());
   return bench;
 }
 
@@ -253,33 +242,4 @@ async function write(report: AbReport, { json, csv, md }: AbFlags): Promise<void
   if (csv !== undefined) await save(csv, formatCsv(report));
   if (md !== undefined) await save(md, formatMarkdown(report));
   process.stdout.write(json === true ? text : formatTable(report));
-}
-
-/** Found out before the measurement, not after it. */
-async function checkFolder(path: string): Promise<void> {
-  await access(dirname(path), constants.W_OK).catch((error: unknown) => {
-    throw unwritable(path, error);
-  });
-}
-
-async function save(path: string, text: string): Promise<void> {
-  await writeFile(path, text).catch((error: unknown) => {
-    throw unwritable(path, error);
-  });
-}
-
-function unwritable(path: string, cause: unknown): AdedError {
-  return new AdedError("ADED_BENCH", `cannot write ${path}: ${messageOf(cause)}`, {
-    hint: "Name a file in a folder that exists and can be written to.",
-    cause,
-  });
-}
-
-/** What was typed, with the key left out. */
-function commandLine(argv: readonly string[]): string {
-  const words = argv.slice(2);
-  const shown = words.map((word, i) =>
-    words[i - 1] === "--api-key" ? "***" : word.replace(/^--api-key=.*/s, "--api-key=***"),
-  );
-  return ["aded", ...shown].join(" ");
 }
