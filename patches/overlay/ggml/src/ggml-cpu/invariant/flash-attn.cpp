@@ -41,6 +41,7 @@ struct attn {
     const ggml_tensor * k;
     const ggml_tensor * v;
     const ggml_tensor * mask;
+    const ggml_tensor * order; // [n_kv, n_stream] cells by position, -1 at the front: as they are (src/llama-kv-order.h); may be NULL
     const ggml_tensor * sinks;
 
     int64_t DK, DV;      // sizes of a head
@@ -54,7 +55,8 @@ struct attn {
     float scale, max_bias, softcap;
 
     attn(const ggml_tensor * dst, int n_threads) :
-        dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]), sinks(dst->src[4]),
+        dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]),
+        order(mask && mask->src[0] && mask->src[0]->type == GGML_TYPE_I32 && mask->src[0]->ne[0] == k->ne[1] ? mask->src[0] : nullptr), sinks(dst->src[4]),
         DK(k->ne[0]), DV(v->ne[0]), DKp(GGML_PAD(DK, LANES)), DVp(GGML_PAD(DV, LANES)),
         n_kv(k->ne[1]), n_kvp(GGML_PAD(n_kv, TILE)), group(q->ne[2]/k->ne[2]), n_rows(group*q->ne[1]) {
         memcpy(&scale,    (const float *) dst->op_params + 0, sizeof(float));
@@ -71,8 +73,8 @@ struct attn {
         n_tasks = heads*((n_rows + rows - 1)/rows);
     }
 
-    // per thread, floats: queries, scores, sums, cells, cells transposed
-    int64_t work() const { return GGML_PAD(rows*(DKp + n_kvp + DVp) + TILE*(std::max(DKp, DVp) + DKp), 16); }
+    // per thread, floats: queries, scores, sums, cells, cells transposed, mask
+    int64_t work() const { return GGML_PAD(rows*(DKp + n_kvp + DVp + (order ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp), 16); }
 };
 
 // K and V as the kernels read them
@@ -98,15 +100,15 @@ static inline void prefetch_row(const char * src, const ggml_tensor * t) {
 }
 
 // the cells t0 ... t0 + TILE - 1 of a head, converted: x[cell][Dp], with zeros past n_kv and past the head's size
-static void convert_tile(const ggml_tensor * t, const char * base, int64_t t0, int64_t n_kv, int64_t Dp, float * x) {
+static void convert_tile(const ggml_tensor * t, const char * base, const int32_t * order, int64_t t0, int64_t n_kv, int64_t Dp, float * x) {
     const int64_t D = t->ne[0];
     for (int64_t c = 0; c < TILE; c++, x += Dp) {
         if (t0 + c >= n_kv) {
             std::fill(x, x + Dp, 0.0f);
             continue;
         }
-        const char * src = base + (t0 + c)*t->nb[1];
-        prefetch_row(src + TILE*t->nb[1], t);
+        const char * src = base + (order ? order[t0 + c] : t0 + c)*t->nb[1];
+        prefetch_row(order ? base + order[std::min(t0 + c + TILE, n_kv - 1)]*t->nb[1] : src + TILE*t->nb[1], t);
         if (D == Dp && t->type == GGML_TYPE_F16) {
             for (int64_t d = 0; d < D; d += LANES) {
                 store(x + d, load_f16((const ggml_fp16_t *) src + d));
@@ -265,8 +267,8 @@ template <typename F> static inline void for_rows(int n, F f) {
 }
 
 // where the kernels read the tile at t from: the cache itself, for few queries, or its conversion
-template <typename F> static inline void with_tile(const attn & a, const ggml_tensor * t, const char * base, int64_t t0, int64_t Dp, bool direct, float * x, F f) {
-    if (direct && t0 + TILE <= a.n_kv && t->ne[0] == Dp) {
+template <typename F> static inline void with_tile(const attn & a, const ggml_tensor * t, const char * base, const int32_t * order, int64_t t0, int64_t Dp, bool direct, float * x, F f) {
+    if (direct && !order && t0 + TILE <= a.n_kv && t->ne[0] == Dp) {
         const char *  at     = base + t0*t->nb[1];
         for (int c = TILE; c < 2*TILE; c++) {
             prefetch_row(at + c*t->nb[1], t);
@@ -279,7 +281,7 @@ template <typename F> static inline void with_tile(const attn & a, const ggml_te
             default: break;
         }
     }
-    convert_tile(t, base, t0, a.n_kv, Dp, x);
+    convert_tile(t, base, order, t0, a.n_kv, Dp, x);
     f(kv_f32(), x, Dp);
 }
 
@@ -327,6 +329,12 @@ static void attn_task(const attn & a, int64_t task, float * work) {
     float * o = s + a.rows*a.n_kvp;
     float * x = o + a.rows*a.DVp;
     float * xt = x + TILE*std::max(a.DKp, a.DVp);
+    auto *  masks = (ggml_fp16_t *) (xt + TILE*a.DKp); // [rows][n_kvp], in the order of the cells
+
+    const int32_t * order = a.order ? (const int32_t *) a.order->data + i3%a.order->ne[1]*a.n_kv : nullptr;
+    if (order && order[0] < 0) {
+        order = nullptr;
+    }
 
     const uint32_t n_head      = a.q->ne[2];
     const uint32_t n_head_log2 = 1u << (uint32_t) floor(log2(n_head));
@@ -344,7 +352,17 @@ static void attn_task(const attn & a, int64_t task, float * work) {
         rows[r].slope = a.max_bias <= 0.0f ? 1.0f : h < n_head_log2 ? powf(m0, h + 1) : powf(m1, 2*(h - n_head_log2) + 1);
         rows[r].sink  = a.sinks ? ((const float *) a.sinks->data)[h] : -INFINITY;
         rows[r].out   = (float *) ((char *) a.dst->data + (i3*a.dst->ne[2]*a.dst->ne[1] + h + i1*a.dst->ne[1])*a.dst->nb[1]);
-        if (r > 0 && rows[r].mask == rows[r - 1].mask) {
+        const bool same_mask = r > 0 && i1 == (row0 + r - 1)/a.group && a.mask && a.mask->ne[2] == 1;
+        if (order && same_mask) {
+            rows[r].mask = rows[r - 1].mask;
+        } else if (order) {
+            ggml_fp16_t * mask = masks + r*a.n_kvp;
+            for (int64_t c = 0; c < a.n_kv; c++) {
+                mask[c] = rows[r].mask[order[c]];
+            }
+            rows[r].mask = mask;
+        }
+        if (same_mask) {
             rows[r].begin = rows[r - 1].begin;
             rows[r].end   = rows[r - 1].end;
         } else {
@@ -375,7 +393,7 @@ static void attn_task(const attn & a, int64_t task, float * work) {
 
     for (int64_t t = begin; t < end; t += TILE) {
         if (!direct) {
-            convert_tile(a.k, k, t, a.n_kv, a.DKp, x);
+            convert_tile(a.k, k, order, t, a.n_kv, a.DKp, x);
             transpose_tile(x, a.DKp, xt);
             for_rows(n, [&](int r, auto R) {
                 if (seen(r, R, t)) {
@@ -384,7 +402,7 @@ static void attn_task(const attn & a, int64_t task, float * work) {
             });
             continue;
         }
-        with_tile(a, a.k, k, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
+        with_tile(a, a.k, k, order, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
             for_rows(n, [&](int r, auto R) {
                 if (seen(r, R, t)) {
                     scores<decltype(type), R>(q + r*a.DKp, a.DKp, kt, stride, s + r*a.n_kvp + t, a.n_kvp);
@@ -441,7 +459,7 @@ static void attn_task(const attn & a, int64_t task, float * work) {
     }
 
     for (int64_t t = begin; t < end; t += TILE) {
-        with_tile(a, a.v, v, t, a.DVp, direct, x, [&](auto type, auto * vt, int64_t stride) {
+        with_tile(a, a.v, v, order, t, a.DVp, direct, x, [&](auto type, auto * vt, int64_t stride) {
             for_rows(n, [&](int r, auto R) {
                 if (seen(r, R, t)) {
                     weighted_sums<decltype(type), R>(s + r*a.n_kvp + t, a.n_kvp, vt, stride, o + r*a.DVp, a.DVp, sum + r);
@@ -469,12 +487,19 @@ struct flash_attn_tensor_traits : tensor_traits {
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
         const attn a(op, params->nth);
+        float * work = (float *) params->wdata + params->ith*a.work();
+
+        // few tasks: shares are fixed, which costs less than waiting for the others to agree on them
+        if (a.n_tasks <= 4*params->nth) {
+            for (int64_t task = params->ith; task < a.n_tasks; task += params->nth) {
+                attn_task(a, task, work);
+            }
+            return true;
+        }
         if (params->ith == 0) {
             ggml_threadpool_chunk_set(params->threadpool, params->nth);
         }
         ggml_barrier(params->threadpool);
-
-        float * work = (float *) params->wdata + params->ith*a.work();
         for (int64_t task = params->ith; task < a.n_tasks; task = ggml_threadpool_chunk_add(params->threadpool, 1)) {
             attn_task(a, task, work);
         }

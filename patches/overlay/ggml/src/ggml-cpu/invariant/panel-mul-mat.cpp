@@ -25,6 +25,10 @@ namespace ggml::cpu::invariant {
 static constexpr int MAX_COLS_Q8    = 16; // 8 vectors of weights, 16 sums, and a few
 static constexpr int MAX_COLS_FLOAT = 12; // 2 vectors of weights, 24 sums, and a few
 
+// see converts_alone(): the largest number of columns, and of bytes of a matrix
+static constexpr int    MAX_ALONE_COLS = 16;
+static constexpr size_t MAX_ALONE_SIZE = 2 << 20;
+
 template <typename W, typename = void> struct kernels {
     static constexpr int UNIT = W::BLOCK, UNITS = 1, MAX_COLS = MAX_COLS_FLOAT;
     template <int N> static constexpr auto gemm = panel_float<W, N>;
@@ -113,14 +117,11 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
 
     // units u0 ... u1 - 1 of one column; dst: where the column stands in the first unit of its tile, which is n wide
     static void convert(const float * x, act * dst, int64_t n, int64_t u0, int64_t u1) {
-        for (int64_t u = u0; u < u1; u++) {
-            convert_act<W>(x + u*K::UNIT, dst + u*n);
-        }
+        convert_acts<W>(x + u0*K::UNIT, dst + u0*n, n, u1 - u0);
     }
 
-    // every thread's share of all columns
-    template <typename C> static void convert_all(const ggml_compute_params * params, int64_t n_units, int64_t n_cols, act * dst, C col_x) {
-        const int64_t ith = params->ith, nth = params->nth;
+    // thread ith's share of all columns
+    template <typename C> static void convert_all(int64_t ith, int64_t nth, int64_t n_units, int64_t n_cols, act * dst, C col_x) {
         const bool    by_col = n_cols >= 4*nth;
         for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
             const int64_t n    = tile_cols(n_cols, c0);
@@ -146,6 +147,13 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         };
     }
 
+    // Whether every thread converts all activations for itself and takes a fixed share of the panels: for few columns
+    // and a small matrix that costs less than waiting for the others.
+    static bool converts_alone(const ggml_tensor * dst, int n_threads) {
+        const ggml_tensor * src0 = dst->src[0];
+        return n_threads > 1 && ggml_nrows(dst->src[1]) <= MAX_ALONE_COLS && n_panels(src0)*panel_size(src0) <= MAX_ALONE_SIZE;
+    }
+
     static void mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
         const ggml_tensor * src0 = dst->src[0];
 
@@ -155,20 +163,27 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         const int64_t n_cols = ggml_nrows(dst->src[1]);
         const size_t  size   = panel_size(src0);
 
-        act * x = (act *) params->wdata;
-        convert_all(params, units, n_cols, x, [&](int64_t c) { return mul_mat_column(dst, c).x; });
+        const auto col_x = [&](int64_t c) { return mul_mat_column(dst, c).x; };
+        const bool alone = converts_alone(dst, params->nth);
 
-        if (params->ith == 0) {
-            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        act * x = (act *) params->wdata;
+        if (alone) {
+            x += params->ith*units*n_cols;
+            convert_all(0, 1, units, n_cols, x, col_x);
+        } else {
+            convert_all(params->ith, params->nth, units, n_cols, x, col_x);
+            if (params->ith == 0) {
+                ggml_threadpool_chunk_set(params->threadpool, params->nth);
+            }
+            ggml_barrier(params->threadpool);
         }
-        ggml_barrier(params->threadpool);
 
         // a chunk: panels that one thread takes at once; a group: panels that stay in the second level cache while
         // tile after tile of activations passes
-        const int64_t n_chunks = std::min<int64_t>(panels, params->nth == 1 ? 1 : params->nth*4*(panels*(int64_t) size > (4 << 20) ? 4 : 1));
+        const int64_t n_chunks = std::min<int64_t>(panels, params->nth*(alone || params->nth == 1 ? 1 : panels*(int64_t) size > (4 << 20) ? 16 : 4));
         const int64_t group    = n_cols <= 4*MAX_COLS ? 1 : std::max<int64_t>(1, (128 << 10)/size);
 
-        for (int64_t chunk = params->ith; chunk < n_chunks; chunk = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+        for (int64_t chunk = params->ith; chunk < n_chunks; chunk = alone ? n_chunks : ggml_threadpool_chunk_add(params->threadpool, 1)) {
             const int64_t end = panels*(chunk + 1)/n_chunks;
             for (int64_t p0 = panels*chunk/n_chunks; p0 < end; p0 += group) {
                 for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
@@ -296,7 +311,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
 
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
         if (op->op == GGML_OP_MUL_MAT) {
-            size = ggml_nrows(op->src[1])*n_units(op->src[0])*sizeof(act);
+            size = ggml_nrows(op->src[1])*n_units(op->src[0])*sizeof(act)*(converts_alone(op, n_threads) ? n_threads : 1);
             return true;
         }
         if (op->op == GGML_OP_MUL_MAT_ID) {

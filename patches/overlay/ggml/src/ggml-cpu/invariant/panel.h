@@ -14,6 +14,8 @@
 #define GGML_COMMON_DECL_CPP
 #include "ggml-common.h"
 
+#include <algorithm>
+
 #ifdef GGML_INVARIANT
 
 namespace ggml::cpu::invariant {
@@ -326,16 +328,13 @@ struct w_q6_K {
     }
 };
 
-// panels lie one after another: what is fetched past the end of one is the start of the next
-#ifndef AHEAD
-#define AHEAD 4096
-#endif
+// How far ahead weights are fetched, bytes. Panels lie one after another: past the end of one is the start of the next.
+static constexpr int AHEAD = 4096;
+
 template <int BYTES> static inline void prefetch_block(const uint8_t * w) {
-    if (AHEAD) {
 #pragma GCC unroll 64
-        for (int i = 0; i < BYTES; i += 64) {
-            prefetch(w + AHEAD + i);
-        }
+    for (int i = 0; i < BYTES; i += 64) {
+        prefetch(w + AHEAD + i);
     }
 }
 
@@ -493,10 +492,26 @@ struct w_bf16 {
 
 template <typename W> static inline void convert_act(const float * x, float * a) { *a = *x; }
 template <typename W> static inline void convert_act(const float * x, f32_pair * a) { a->v[0] = x[0]; a->v[1] = x[1]; }
-template <typename W> static inline void convert_act(const float * x, bf16_pair * a) {
-    a->v[0] = GGML_FP32_TO_BF16(x[0]);
-    a->v[1] = GGML_FP32_TO_BF16(x[1]);
+
+// n_units units of a column; a: [n_units], stride apart
+template <typename W> static inline void convert_acts(const float * x, typename W::act * a, int64_t stride, int64_t n_units) {
+    for (int64_t u = 0; u < n_units; u++) {
+        convert_act<W>(x + u*(W::BLOCK == 1 || W::BLOCK == 2 ? W::BLOCK : 32), a + u*stride);
+    }
 }
+
+#ifdef GGML_INVARIANT_DPBF16
+template <> inline void convert_acts<w_bf16>(const float * x, bf16_pair * a, int64_t stride, int64_t n_units) {
+    for (int64_t u0 = 0; u0 < n_units; u0 += LANES) {
+        const int n = (int) std::min<int64_t>(LANES, n_units - u0);
+        bf16_pair t[LANES];
+        to_bf16(x + 2*u0, 2*n, t);
+        for (int u = 0; u < n; u++) {
+            a[(u0 + u)*stride] = t[u];
+        }
+    }
+}
+#endif
 
 } // namespace ggml::cpu::invariant
 

@@ -159,6 +159,12 @@ static inline float quantize32(const float * x, int8_t * q, int32_t * sum) {
 
 #if defined(__AVX512BF16__)
 #    define GGML_INVARIANT_DPBF16
+// n <= 2*LANES floats, rounded to nearest; dst has room for 2*LANES
+static inline void to_bf16(const float * x, int n, void * dst) {
+    const __mmask32 m = n == 32 ? 0xffffffffu : (1u << n) - 1;
+    const __m512 lo = _mm512_maskz_loadu_ps((__mmask16) m, x), hi = _mm512_maskz_loadu_ps((__mmask16) (m >> 16), x + 16);
+    _mm512_storeu_si512(dst, (__m512i) _mm512_cvtne2ps_pbh(hi, lo));
+}
 static inline f32v dot2_bf16(f32v sum, i32v w, uint32_t x) {
     return _mm512_dpbf16_ps(sum, (__m512bh) w, (__m512bh) _mm512_set1_epi32((int32_t) x));
 }
