@@ -33,9 +33,13 @@ export class EngineLog {
 
   write(chunk: Buffer): void {
     if (this.#fd < 0) return;
-    if (this.#bytes + chunk.length > this.#maxBytes && this.#bytes > 0) this.#rotate();
-    writeSync(this.#fd, chunk);
-    this.#bytes += chunk.length;
+    try {
+      if (this.#bytes + chunk.length > this.#maxBytes && this.#bytes > 0) this.#rotate();
+      writeSync(this.#fd, chunk);
+      this.#bytes += chunk.length;
+    } catch {
+      // a full disk costs the log, not the requests
+    }
     const parts = (this.#rest + chunk.toString("utf8")).split("\n");
     this.#rest = (parts.pop() ?? "").slice(-4096);
     this.#lines.push(...parts);
@@ -59,7 +63,6 @@ export class EngineLog {
   }
 
   #rotate(): void {
-    closeSync(this.#fd);
     rmSync(`${this.file}.${this.#keep}`, { force: true });
     for (let n = this.#keep - 1; n >= 0; n--) {
       const from = n === 0 ? this.file : `${this.file}.${n}`;
@@ -69,7 +72,10 @@ export class EngineLog {
         if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
       }
     }
-    this.#fd = openSync(this.file, "a", 0o600);
+    // opened before the old one is closed: where that fails, there is still a file
+    const fd = openSync(this.file, "a", 0o600);
+    closeSync(this.#fd);
+    this.#fd = fd;
     this.#bytes = 0;
   }
 }
