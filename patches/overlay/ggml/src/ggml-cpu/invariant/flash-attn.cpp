@@ -31,7 +31,7 @@ static inline f32v exp_f32(f32v v) {
 }
 
 static constexpr int     TILE       = 16;         // cells that are converted to F32 at once
-static constexpr int     MAX_DIRECT = 4;          // queries for which converting cells does not pay
+static constexpr int     MAX_FEW    = 4;          // queries for which neither transposing nor converting cells pays
 static constexpr int     MAX_ROWS   = 32;         // queries that share the converted cells
 static constexpr int64_t MAX_SCORES = 256 << 10;  // floats: the scores of the rows at once, unless one row needs more
 
@@ -47,6 +47,7 @@ struct attn {
     int64_t DK, DV;      // sizes of a head
     int64_t DKp, DVp;    // the same, padded to whole vectors
     int64_t n_kv, n_kvp; // cells; padded to whole tiles
+    int64_t s_stride;    // from one row of scores to the next: not a multiple of a page, whose lines would share few sets of the cache
     int64_t group;       // query heads that share a head of K and V
     int64_t n_rows;      // queries (and query heads) that share a head of K and V
     int64_t rows;        // of them, those that one task computes
@@ -58,7 +59,7 @@ struct attn {
         dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]),
         order(mask && mask->src[0] && mask->src[0]->type == GGML_TYPE_I32 && mask->src[0]->ne[0] == k->ne[1] ? mask->src[0] : nullptr), sinks(dst->src[4]),
         DK(k->ne[0]), DV(v->ne[0]), DKp(GGML_PAD(DK, LANES)), DVp(GGML_PAD(DV, LANES)),
-        n_kv(k->ne[1]), n_kvp(GGML_PAD(n_kv, TILE)), group(q->ne[2]/k->ne[2]), n_rows(group*q->ne[1]) {
+        n_kv(k->ne[1]), n_kvp(GGML_PAD(n_kv, TILE)), s_stride(n_kvp + 16), group(q->ne[2]/k->ne[2]), n_rows(group*q->ne[1]) {
         memcpy(&scale,    (const float *) dst->op_params + 0, sizeof(float));
         memcpy(&max_bias, (const float *) dst->op_params + 1, sizeof(float));
         memcpy(&softcap,  (const float *) dst->op_params + 2, sizeof(float));
@@ -74,7 +75,7 @@ struct attn {
     }
 
     // per thread, floats: queries, scores, sums, cells, cells transposed, mask
-    int64_t work() const { return GGML_PAD(rows*(DKp + n_kvp + DVp + (order ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp), 16); }
+    int64_t work() const { return GGML_PAD(rows*(DKp + s_stride + DVp + (order ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp), 16); }
 };
 
 // K and V as the kernels read them
@@ -92,8 +93,7 @@ struct kv_bf16 {
 };
 
 // a head's part of a cell, which lies far from that of the next cell
-static inline void prefetch_row(const char * src, const ggml_tensor * t) {
-    const int64_t size = ggml_row_size(t->type, t->ne[0]);
+static inline void prefetch_row(const char * src, int64_t size) {
     for (int64_t i = 0; i < size; i += 64) {
         prefetch(src + i);
     }
@@ -101,14 +101,15 @@ static inline void prefetch_row(const char * src, const ggml_tensor * t) {
 
 // the cells t0 ... t0 + TILE - 1 of a head, converted: x[cell][Dp], with zeros past n_kv and past the head's size
 static void convert_tile(const ggml_tensor * t, const char * base, const int32_t * order, int64_t t0, int64_t n_kv, int64_t Dp, float * x) {
-    const int64_t D = t->ne[0];
+    const int64_t D    = t->ne[0];
+    const int64_t size = ggml_row_size(t->type, D);
     for (int64_t c = 0; c < TILE; c++, x += Dp) {
         if (t0 + c >= n_kv) {
             std::fill(x, x + Dp, 0.0f);
             continue;
         }
         const char * src = base + (order ? order[t0 + c] : t0 + c)*t->nb[1];
-        prefetch_row(order ? base + order[std::min(t0 + c + TILE, n_kv - 1)]*t->nb[1] : src + TILE*t->nb[1], t);
+        prefetch_row(order ? base + order[std::min(t0 + c + TILE, n_kv - 1)]*t->nb[1] : src + TILE*t->nb[1], size);
         if (D == Dp && t->type == GGML_TYPE_F16) {
             for (int64_t d = 0; d < D; d += LANES) {
                 store(x + d, load_f16((const ggml_fp16_t *) src + d));
@@ -126,12 +127,12 @@ static void convert_tile(const ggml_tensor * t, const char * base, const int32_t
 }
 
 // x[cell][Dp] to xt[Dp][cell]
-static void transpose_tile(const float * x, int64_t Dp, float * xt) {
+template <typename T> static void transpose_tile(const typename T::value * x, int64_t x_stride, int64_t Dp, float * xt) {
     for (int64_t d = 0; d < Dp; d += LANES) {
         for (int c = 0; c < TILE; c += LANES) {
             f32v v[LANES];
             for (int i = 0; i < LANES; i++) {
-                v[i] = load_f32(x + (c + i)*Dp + d);
+                v[i] = T::load(x + (c + i)*x_stride + d);
             }
             transpose(v);
             for (int i = 0; i < LANES; i++) {
@@ -266,14 +267,15 @@ template <typename F> static inline void for_rows(int n, F f) {
     }
 }
 
-// where the kernels read the tile at t from: the cache itself, for few queries, or its conversion
+// where the kernels read the tile at t from: the cache itself, or its conversion
 template <typename F> static inline void with_tile(const attn & a, const ggml_tensor * t, const char * base, const int32_t * order, int64_t t0, int64_t Dp, bool direct, float * x, F f) {
     if (direct && !order && t0 + TILE <= a.n_kv && t->ne[0] == Dp) {
         const char *  at     = base + t0*t->nb[1];
+        const int64_t value  = ggml_type_size(t->type);
+        const int64_t stride = t->nb[1]/value;
         for (int c = TILE; c < 2*TILE; c++) {
-            prefetch_row(at + c*t->nb[1], t);
+            prefetch_row(at + c*t->nb[1], t->ne[0]*value);
         }
-        const int64_t stride = t->nb[1]/ggml_type_size(t->type);
         switch (t->type) {
             case GGML_TYPE_F32:  f(kv_f32(),  (const float *) at,       stride); return;
             case GGML_TYPE_F16:  f(kv_f16(),  (const ggml_fp16_t *) at, stride); return;
@@ -326,7 +328,7 @@ static void attn_task(const attn & a, int64_t task, float * work) {
 
     float * q = work;
     float * s = q + a.rows*a.DKp;
-    float * o = s + a.rows*a.n_kvp;
+    float * o = s + a.rows*a.s_stride;
     float * x = o + a.rows*a.DVp;
     float * xt = x + TILE*std::max(a.DKp, a.DVp);
     auto *  masks = (ggml_fp16_t *) (xt + TILE*a.DKp); // [rows][n_kvp], in the order of the cells
@@ -389,23 +391,21 @@ static void attn_task(const attn & a, int64_t task, float * work) {
         return false;
     };
 
-    const bool direct = n <= MAX_DIRECT;
+    const bool few = n <= MAX_FEW;
 
     for (int64_t t = begin; t < end; t += TILE) {
-        if (!direct) {
-            convert_tile(a.k, k, order, t, a.n_kv, a.DKp, x);
-            transpose_tile(x, a.DKp, xt);
-            for_rows(n, [&](int r, auto R) {
-                if (seen(r, R, t)) {
-                    scores_transposed<R>(q + r*a.DKp, a.DKp, xt, s + r*a.n_kvp + t, a.n_kvp);
-                }
-            });
-            continue;
-        }
         with_tile(a, a.k, k, order, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
+            if (!few) {
+                transpose_tile<decltype(type)>(kt, stride, a.DKp, xt);
+            }
             for_rows(n, [&](int r, auto R) {
-                if (seen(r, R, t)) {
-                    scores<decltype(type), R>(q + r*a.DKp, a.DKp, kt, stride, s + r*a.n_kvp + t, a.n_kvp);
+                if (!seen(r, R, t)) {
+                    return;
+                }
+                if (few) {
+                    scores<decltype(type), R>(q + r*a.DKp, a.DKp, kt, stride, s + r*a.s_stride + t, a.s_stride);
+                } else {
+                    scores_transposed<R>(q + r*a.DKp, a.DKp, xt, s + r*a.s_stride + t, a.s_stride);
                 }
             });
         });
@@ -413,7 +413,7 @@ static void attn_task(const attn & a, int64_t task, float * work) {
 
     float sum[MAX_ROWS];
     for (int r = 0; r < n; r++) {
-        float * sr = s + r*a.n_kvp;
+        float * sr = s + r*a.s_stride;
         const row & w = rows[r];
 
         f32v m = set1(w.sink);
@@ -459,10 +459,10 @@ static void attn_task(const attn & a, int64_t task, float * work) {
     }
 
     for (int64_t t = begin; t < end; t += TILE) {
-        with_tile(a, a.v, v, order, t, a.DVp, direct, x, [&](auto type, auto * vt, int64_t stride) {
+        with_tile(a, a.v, v, order, t, a.DVp, few, x, [&](auto type, auto * vt, int64_t stride) {
             for_rows(n, [&](int r, auto R) {
                 if (seen(r, R, t)) {
-                    weighted_sums<decltype(type), R>(s + r*a.n_kvp + t, a.n_kvp, vt, stride, o + r*a.DVp, a.DVp, sum + r);
+                    weighted_sums<decltype(type), R>(s + r*a.s_stride + t, a.s_stride, vt, stride, o + r*a.DVp, a.DVp, sum + r);
                 }
             });
         });
