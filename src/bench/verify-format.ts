@@ -18,19 +18,12 @@ export function formatVerify(report: VerifyReport): string {
     .join("\n\n")}\n`;
 }
 
-function headOf({
-  model,
-  threads,
-  depth,
-  cache_type: type,
-  rounds,
-  environment,
-  complete,
-}: VerifyReport): string[] {
+function headOf(report: VerifyReport): string[] {
+  const { model, threads, depth, cache_type: type, rounds, environment, complete } = report;
+  const timed = `logits of all tokens of a batch, ${rounds} rounds: lower quartile, 95 % interval`;
   return [
     `${model} on ${environment.cpu}, ${threads} ${threads === 1 ? "thread" : "threads"}`,
-    `${depth} tokens in the cache (${type}), logits of all tokens of a batch, ${rounds} rounds: lower quartile, 95 % interval` +
-      (complete ? "" : " (NOT COMPLETE)"),
+    `${depth} tokens in the cache (${type}), ${rounds === 0 ? "logits compared only" : timed}${complete ? "" : " (NOT COMPLETE)"}`,
   ];
 }
 

@@ -155,6 +155,7 @@ describe("formatVerify", () => {
     const run = { ...whole(), samples: { own: {}, stock: {} } };
     const text = formatVerify(reportOf(run, { rounds: 0 }));
     expect(text).not.toContain("own ms");
+    expect(text).toMatch(/^256 tokens in the cache \(f16\), logits compared only$/m);
     expect(text).toContain("Identical to");
   });
 });
