@@ -1,7 +1,7 @@
 /** POST /tree-verify: many trees at once give what they give one by one, and what decoding their paths gives. */
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import { Random } from "../../src/drafter/random.ts";
-import { EXACT, EXACT_NOISE } from "./support/exact.ts";
+import { EXACT, LOGPROB_ROUNDING } from "./support/exact.ts";
 import { complete, type TokenChoice } from "./support/generate.ts";
 import { TURNS } from "./support/prompts.ts";
 import { SETUP_MS, type Stack, startStack } from "./support/stack.ts";
@@ -76,7 +76,7 @@ function pathTo({ tokens, parents }: Tree, node: number): number[] {
 function expectSameTop(actual: readonly TokenChoice[], expected: readonly TokenChoice[]): void {
   expect(actual).toHaveLength(expected.length);
   for (const [rank, { logprob }] of actual.entries()) {
-    expect(Math.abs(logprob - expected[rank].logprob)).toBeLessThan(EXACT_NOISE);
+    expect(Math.abs(logprob - expected[rank].logprob)).toBeLessThan(LOGPROB_ROUNDING);
   }
 }
 
