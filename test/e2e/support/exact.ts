@@ -8,7 +8,7 @@ import type { StackOptions } from "./stack.ts";
 export const EXACT: StackOptions = {};
 
 /**
- * Most that a log-probability of `/tree-verify` may differ from one of `/completion`: the logits are the same, the sums of
- * their exponentials are taken in different orders.
+ * Most that a log-probability of `/tree-verify` may differ from one of `/completion`: the logits are the same, but the sums
+ * of their exponentials are taken in different orders, by `/completion` in single precision one by one. Measured: 1.3e-4.
  */
-export const LOGPROB_ROUNDING = 1e-5;
+export const LOGPROB_ROUNDING = 5e-4;
