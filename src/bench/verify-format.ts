@@ -98,13 +98,14 @@ function tailOf(report: VerifyReport): string[] {
 }
 
 /** What the own costs of 1 and of 8 tokens mean for memory and for arithmetic; the cache is not counted. */
-function rooflineOf({ weights, cost_us: cost }: VerifyReport): string[] {
+function rooflineOf({ weights, cost_us: cost, memory_gb_s: rate }: VerifyReport): string[] {
   if (weights === null) return [];
   const types = Object.entries(weights.types).sort(([, a], [, b]) => b - a);
   const mixed = types.map(([type, bytes]) => `${type} ${(bytes / 1e6).toFixed(1)}`).join(", ");
   let line = `A step reads ${(weights.bytes / 1e6).toFixed(1)} MB of weights (${mixed})`;
   const [one, eight] = [cost["1"], cost["8"]];
   if (one !== undefined) line += `: ${(weights.bytes / one / 1e3).toFixed(1)} GB/s with 1 token`;
+  if (rate !== null) line += ` (memory gives ${rate.toFixed(1)})`;
   if (eight !== undefined)
     line += `, ${((8 * 2 * weights.parameters) / eight / 1e3).toFixed(1)} GFLOP/s with 8`;
   return [`${line}.`];

@@ -45,6 +45,10 @@ export interface VerifyReport {
   checks: Record<Side, DepthCheck[]>;
   /** What a step reads and computes; null: not told by the file. */
   weights: ModelWeights | null;
+  /** What all threads read from memory, GB/s: upper quartile. */
+  memory_gb_s: number | null;
+  /** What the libraries were built for, as llama.cpp tells it. */
+  system: Record<Side, string | null>;
   kernels: Record<Side, "batch-invariant" | "stock" | null>;
   rounds: number;
   seed: number;
@@ -124,6 +128,8 @@ export function reportVerify(findings: VerifyFindings): VerifyReport {
     },
     checks: run.checks,
     weights,
+    memory_gb_s: run.memory.length === 0 ? null : rounded(quantileOf([...run.memory], 1 - LOWER_QUARTILE)),
+    system: run.system,
     kernels: {
       own: setup.own.batchInvariant ? "batch-invariant" : "stock",
       stock: stock && "stock",

@@ -124,6 +124,19 @@ export class BatchCost {
     return { n, identical: answer.identical, max_diff: typeof maxDiff === "number" ? maxDiff : null };
   }
 
+  /** Reads `mib` MiB with all threads, `reps` times. @returns GB/s each */
+  async memory(mib: number, reps: number): Promise<number[]> {
+    const command = `memory ${mib} ${reps}`;
+    return this.#numbers(command, (await this.#ask(command)).gb_s, reps);
+  }
+
+  /** What the libraries were built for, as llama.cpp tells it: "CPU : AVX2 = 1 | …". */
+  async system(): Promise<string> {
+    const answer = await this.#ask("info");
+    if (typeof answer.system !== "string") throw this.#strange("info", answer);
+    return answer.system;
+  }
+
   /** Ends it at once: it holds nothing that is worth an orderly end. */
   async close(): Promise<void> {
     this.#kill();
@@ -131,12 +144,14 @@ export class BatchCost {
   }
 
   async #times(command: string, reps: number): Promise<number[]> {
-    const answer = await this.#ask(command);
-    const { us } = answer;
-    if (!Array.isArray(us) || us.length !== reps || !us.every((time) => typeof time === "number")) {
-      throw this.#strange(command, answer);
+    return this.#numbers(command, (await this.#ask(command)).us, reps);
+  }
+
+  #numbers(command: string, list: unknown, count: number): number[] {
+    if (!Array.isArray(list) || list.length !== count || !list.every((each) => typeof each === "number")) {
+      throw this.#strange(command, list);
     }
-    return us;
+    return list;
   }
 
   #ask(command: string): Promise<Record<string, unknown>> {

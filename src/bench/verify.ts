@@ -13,6 +13,8 @@ export const MAX_WIDTH = 512;
 const CHECKED_TOKENS = 64;
 /** Batches that count in one turn. One more goes before them: it finds the caches as the other build has left them. */
 const PER_TURN = 3;
+/** Read to see what memory gives: more than a third-level cache holds. */
+const MEMORY_MIB = 256;
 
 export interface VerifyOptions {
   /** Ascending, 1 among them. */
@@ -52,6 +54,10 @@ export interface VerifyRun {
   /** Whether all checks of the own build were made. */
   checked: boolean;
   samples: VerifySamples;
+  /** What reading memory gave, GB/s: once a round. */
+  memory: number[];
+  /** What the libraries were built for; null: not yet known. */
+  system: Record<Side, string | null>;
   /** Why it ended early; what was measured until then counts. */
   stopped?: unknown;
 }
@@ -68,14 +74,22 @@ export async function runVerify(
   options: VerifyOptions,
   onProgress: (progress: VerifyProgress) => void = () => {},
 ): Promise<VerifyRun> {
-  const run: VerifyRun = { checks: { own: [], stock: [] }, checked: false, samples: { own: {}, stock: {} } };
+  const run: VerifyRun = {
+    checks: { own: [], stock: [] },
+    checked: false,
+    samples: { own: {}, stock: {} },
+    memory: [],
+    system: { own: null, stock: null },
+  };
   const tools: Partial<Record<Side, BatchCost>> = {};
   try {
     for (const side of ["own", "stock"] as const) {
       const build = setup[side];
       if (build === undefined) continue;
       onProgress({ done: 0, total: 0, note: `loading (${side})` });
-      tools[side] = await BatchCost.start({ ...setup, ...build, cells: cellsFor(options) });
+      const tool = await BatchCost.start({ ...setup, ...build, cells: cellsFor(options) });
+      tools[side] = tool;
+      run.system[side] = await tool.system();
     }
     await new Measurement(tools, options, run, onProgress).run();
   } catch (error) {
@@ -134,7 +148,9 @@ class Measurement {
       this.#step("warming up");
     }
     const random = new Random(seed);
+    const own = this.#tools.own as BatchCost;
     for (let round = 0; round < rounds; round++) {
+      this.#run.memory.push(...(await own.memory(MEMORY_MIB, PER_TURN)));
       // both builds of a turn follow each other directly; which comes first is chance too
       for (const turn of random.shuffle([...this.#turns])) {
         for (const side of random.shuffle([...this.#sides])) {

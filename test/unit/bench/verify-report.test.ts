@@ -23,6 +23,8 @@ const check = (n: number, identical = true, max = 0) => ({ depth: 256, n, identi
 const whole = (): VerifyRun => ({
   checks: { own: [check(1), check(8)], stock: [check(1), check(8, false, 0.25)] },
   checked: true,
+  memory: [9, 10, 11, 12, 13],
+  system: { own: "CPU : AVX2 = 1", stock: "CPU : AVX2 = 1" },
   samples: {
     own: { 1: rounds(1000), 8: rounds(1200), prefill: rounds(50_000).map(([us]) => [us]) },
     stock: { 1: rounds(2000), 8: rounds(6000), prefill: rounds(60_000).map(([us]) => [us]) },
@@ -60,6 +62,8 @@ describe("reportVerify", () => {
       complete: true,
       error: null,
       weights,
+      memory_gb_s: 12,
+      system: { own: "CPU : AVX2 = 1" },
     });
   });
 
@@ -131,7 +135,9 @@ describe("formatVerify", () => {
     expect(text).toMatch(/^8 +1\.21 +1\.20-1\.24 +1\.20 +0\.60 +0\.60-0\.60 +6\.06 +3\.00$/m);
     expect(text).toMatch(/^prompt of 512 +50\.63 /m);
     expect(text).toMatch(/^ {3}8 own {3}█{10} 0\.60\n {5}stock ░{48} 3\.00$/m);
-    expect(text).toContain("A step reads 90.0 MB of weights (Q4_0 60.0, Q8_0 30.0): 89.0 GB/s with 1 token");
+    expect(text).toContain(
+      "A step reads 90.0 MB of weights (Q4_0 60.0, Q8_0 30.0): 89.0 GB/s with 1 token (memory gives 12.0)",
+    );
     expect(text).toContain("Identical to one-by-one decoding: batches of 1, 8 tokens at depth 256.");
     expect(text).toContain("The stock build's logits differ for batches of 8: by up to 0.250.");
     expect(text).not.toContain("Note:");

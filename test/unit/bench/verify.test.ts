@@ -54,7 +54,8 @@ describe("runVerify", () => {
   });
 
   it("measures turn by turn in a seeded order, and leaves out what warms up", async () => {
-    const { samples } = await runVerify(setup, options);
+    const { samples, memory, system } = await runVerify(setup, options);
+    expect([memory, system.stock]).toEqual([Array(12).fill(10), "CPU : FAKE = 1"]);
     expect(samples.own["8"]).toEqual(Array(4).fill([1801, 1802, 1803]));
     expect(samples.stock["1"]).toEqual(Array(4).fill([2001, 2002, 2003]));
     expect(samples.own.prefill).toEqual(Array(4).fill([1000 + 51200]));

@@ -2,13 +2,15 @@
 // decoding. Driven over standard input, so that two builds can be measured turn by turn; only llama.h is used, so that
 // the program also runs on another build's libraries.
 //
-// usage: llama-batch-cost -m MODEL [-t THREADS] [-c CELLS] [-fa on|off] [-ctk TYPE] [-ctv TYPE] [--no-mmap]
+// usage: llama-batch-cost -m MODEL [-t THREADS] [-c CELLS] [-fa on|off] [-ctk TYPE] [-ctv TYPE] [--no-repack]
 //
 // commands, one a line, and the lines of JSON that answer them:
 //   depth D        fills the cache with D tokens                     {"depth":256}
 //   time N R       R batches of N tokens                             {"n":8,"us":[...]}
 //   prefill N R    R batches of N tokens, logits of the last alone   {"n":512,"us":[...]}
 //   check N [W]    W (64) tokens in batches of N against one by one  {"n":8,"identical":true,"max_diff":0}
+//   memory MIB R   R passes of all threads over MIB MiB              {"mib":512,"gb_s":[...]}
+//   info           what the libraries were built for                 {"system":"CPU : AVX2 = 1 | ..."}
 
 #include "llama.h"
 
@@ -20,7 +22,12 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 static int usage(const std::string & what) {
     fprintf(stderr, "%s\nusage: llama-batch-cost -m MODEL [-t THREADS] [-c CELLS] [-fa on|off] [-ctk TYPE] [-ctv TYPE] [--no-repack]\n", what.c_str());
@@ -116,6 +123,59 @@ struct bench {
     }
 };
 
+// what reading memory gives, once through, as a step reads its weights: huge pages, prefetch, all threads
+static void memory(int mib, int reps, int n_threads) {
+    const size_t n    = ((size_t) mib << 20)/sizeof(uint64_t);
+    const size_t page = 2 << 20;
+
+    std::vector<uint64_t> buffer;
+    buffer.reserve(n + page/sizeof(uint64_t));
+    uint64_t * data = (uint64_t *) (((uintptr_t) buffer.data() + page - 1)/page*page);
+#if defined(__linux__)
+    madvise(data, n*sizeof(uint64_t), MADV_HUGEPAGE);
+#endif
+    memset(data, 1, n*sizeof(uint64_t));
+
+    std::vector<uint64_t> sums(n_threads*8);
+    auto pass = [&](int t) {
+        const uint64_t * p   = data + n/8*t/n_threads*8;
+        const uint64_t * end = data + n/8*(t + 1)/n_threads*8;
+        uint64_t s[8] = { 0 };
+        for (; p < end; p += 8) { // a cache line
+            __builtin_prefetch((const char *) p + 4096);
+            for (int i = 0; i < 8; i++) {
+                s[i] += p[i];
+            }
+        }
+        for (int i = 0; i < 8; i++) {
+            sums[8*t] += s[i];
+        }
+    };
+    std::ostringstream rates;
+    for (int i = 0; i < reps; i++) {
+        std::vector<std::thread> threads;
+        const auto t0 = std::chrono::steady_clock::now();
+        for (int t = 1; t < n_threads; t++) {
+            threads.emplace_back(pass, t);
+        }
+        pass(0);
+        for (auto & thread : threads) {
+            thread.join();
+        }
+        const auto t1 = std::chrono::steady_clock::now();
+        rates << (i ? "," : "") << n*sizeof(uint64_t)/std::chrono::duration<double, std::nano>(t1 - t0).count();
+    }
+    uint64_t sum = 0;
+    for (uint64_t s : sums) {
+        sum += s;
+    }
+    if (sum != 0x0101010101010101u*(uint64_t) n*(uint64_t) reps) {
+        printf("{\"error\":\"memory does not hold what was written\"}\n");
+        return;
+    }
+    printf("{\"mib\":%d,\"gb_s\":[%s]}\n", mib, rates.str().c_str());
+}
+
 static bool cache_type(const std::string & name, ggml_type & type) {
     for (int i = 0; i < GGML_TYPE_COUNT; i++) {
         if (ggml_type_name((ggml_type) i) != nullptr && name == ggml_type_name((ggml_type) i)) {
@@ -173,7 +233,7 @@ int main(int argc, char ** argv) {
     cparams.n_threads = cparams.n_threads_batch = n_threads;
 
     llama_log_set([](ggml_log_level level, const char * text, void *) {
-        if (level >= GGML_LOG_LEVEL_ERROR) {
+        if (level == GGML_LOG_LEVEL_ERROR) {
             fputs(text, stderr);
         }
     }, nullptr);
@@ -195,7 +255,7 @@ int main(int argc, char ** argv) {
         std::string        command;
         int                n = 0, m = 0;
         in >> command >> n >> m;
-        if (n < 0 || (n == 0 && command != "depth")) {
+        if (n < 0 || (n == 0 && command != "depth" && command != "info")) {
             printf("{\"error\":\"a positive number must follow the command\"}\n");
         } else if (command == "depth") {
             b.fill(n);
@@ -203,6 +263,10 @@ int main(int argc, char ** argv) {
             b.time(n, std::max(1, m), command == "time");
         } else if (command == "check") {
             b.check(n, m > 0 ? m : 64);
+        } else if (command == "memory") {
+            memory(n, std::max(1, m), n_threads);
+        } else if (command == "info") {
+            printf("{\"system\":\"%s\"}\n", llama_print_system_info());
         } else {
             printf("{\"error\":\"unknown command\"}\n");
         }

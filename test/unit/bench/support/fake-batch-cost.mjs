@@ -40,6 +40,8 @@ createInterface({ input: process.stdin }).on("line", (line) => {
   }
   if (command === "check")
     return answer({ n, identical: invariant || n === 1, max_diff: invariant ? 0 : 0.5 });
+  if (command === "info") return answer({ system: "CPU : FAKE = 1" });
+  if (command === "memory") return answer({ mib: n, gb_s: Array(reps).fill(10) });
   const cost = build === "own" ? 1000 + 100 * n : 2000 * n;
   answer({ n, us: Array.from({ length: reps }, (_, i) => (i === 0 && reps > 1 ? 10 * cost : cost + i)) });
 });
