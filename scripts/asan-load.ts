@@ -21,7 +21,8 @@ export class EngineClient {
   readonly #agent: Agent;
 
   constructor(socketPath: string) {
-    this.#agent = new Agent({ connect: { socketPath }, headersTimeout: 0, bodyTimeout: 0 });
+    // a connection per request: llama-server closes one after a stream, which the next request would run into
+    this.#agent = new Agent({ connect: { socketPath }, headersTimeout: 0, bodyTimeout: 0, pipelining: 0 });
   }
 
   async post(path: string, body: unknown, signal?: AbortSignal): Promise<{ status: number; text: string }> {

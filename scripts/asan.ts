@@ -61,7 +61,7 @@ async function run(): Promise<void> {
   const draftSocket = path.join(folder, "draft.sock");
   const httpSocket = path.join(folder, "http.sock");
   const args = ["-m", model, "--host", httpSocket, "--draft-socket", draftSocket];
-  const limits = ["-t", "2", "-c", "4096", "-np", String(SLOTS), "--draft-max-nodes", String(MAX_NODES)];
+  const limits = ["-t", "1", "-c", "4096", "-np", String(SLOTS), "--draft-max-nodes", String(MAX_NODES)];
   const child = spawnGroup(server, [...args, ...limits], {
     env: {
       ...process.env,

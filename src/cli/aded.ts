@@ -14,8 +14,7 @@ import { serveCommand } from "./serve.ts";
 export async function main(argv: readonly string[]): Promise<number> {
   const program = new Command("aded")
     .description("adaptive draft-verification for llama.cpp: the same text, sooner")
-    .version(programVersion())
-    .showHelpAfterError("(--help shows what there is)");
+    .version(programVersion());
   for (const command of [
     serveCommand(),
     engineCommand(),
@@ -39,9 +38,12 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** Makes every command throw instead of ending the process. */
+/** Makes every command throw instead of ending the process, and speak of errors as the rest of the program does. */
 function settle(command: Command): void {
-  command.exitOverride();
+  command
+    .exitOverride()
+    .showHelpAfterError("  --help shows what there is")
+    .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, "aded: ")) });
   for (const inner of command.commands) settle(inner);
 }
 

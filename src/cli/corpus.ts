@@ -15,10 +15,11 @@ import { loadTokenizer } from "../corpus/tokenizer.ts";
 import { readVocabulary } from "../corpus/vocabulary.ts";
 import { defaultModelName, ensureModel } from "../engine/models.ts";
 import { AdedError } from "../errors.ts";
-import { parseBytes } from "../options.ts";
+import { growCommand } from "./corpus-grow.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 import { printJson, printLine } from "./report.ts";
+import { atLeast, size } from "./values.ts";
 
 interface BuildFlags {
   format: Format;
@@ -47,6 +48,7 @@ export function corpusCommand(): Command {
   command.addCommand(pruneCommand());
   command.addCommand(mergeCommand());
   command.addCommand(diffCommand());
+  command.addCommand(growCommand());
   return command;
 }
 
@@ -81,7 +83,7 @@ function buildCommand(): Command {
         .default("skip"),
     )
     .option("--memory <size>", "about how much memory to use", size("--memory"), 2 ** 30)
-    .option("--workers <n>", "threads that tokenise", count("--workers"), defaultWorkers())
+    .option("--workers <n>", "threads that tokenise", atLeast("--workers", 1), defaultWorkers())
     .option("--temp <folder>", "where to keep what is half made (default: beside the corpus)")
     .option("--json", "report as JSON")
     .action(async (files: string[], flags: BuildFlags) => {
@@ -136,7 +138,7 @@ function infoCommand(): Command {
     .description("what a corpus holds: rows, pairs, coverage by successors kept, the biggest rows")
     .argument("<file>", "a corpus file")
     .option("--model <source>", "show the rows as text with this model's tokenizer (default: as token ids)")
-    .option("--rows <n>", "biggest rows to show", count("--rows"), 10)
+    .option("--rows <n>", "biggest rows to show", atLeast("--rows", 1), 10)
     .option("--json", "report as JSON")
     .action(async (file: string, flags: InfoFlags) => {
       const info = await corpusInfo(file, flags.rows, {
@@ -203,7 +205,7 @@ function pruneCommand(): Command {
     .description("keep only the likeliest successors of each pair (otherwise done on reading)")
     .argument("<file>", "a corpus file")
     .requiredOption("--out <file>", "the corpus file to make")
-    .option("--top-k <k>", "successors to keep", count("--top-k"), 12)
+    .option("--top-k <k>", "successors to keep", atLeast("--top-k", 1), 12)
     .option("--memory <size>", "about how much memory to use", size("--memory"), 2 ** 29)
     .option("--json", "report as JSON")
     .action(async (file: string, flags: MakeFlags) => {
@@ -235,7 +237,7 @@ function diffCommand(): Command {
     .description("compare two corpora row by row; status 0 if they are the same, 1 if not")
     .argument("<first>", "a corpus file")
     .argument("<second>", "a corpus file")
-    .option("--rows <n>", "rows with the largest differences to show", count("--rows"), 10)
+    .option("--rows <n>", "rows with the largest differences to show", atLeast("--rows", 1), 10)
     .option("--json", "report as JSON")
     .action(async (first: string, second: string, flags: { rows: number; json?: boolean }) => {
       const diff = await diffCorpora(first, second, flags.rows, { signal: interruptSignal });
@@ -257,22 +259,6 @@ function modelFile(source: string): Promise<string> {
     signal: interruptSignal,
     progress: createProgress(),
   });
-}
-
-function size(flag: string): (value: string) => number {
-  return (value) => {
-    const bytes = parseBytes(value);
-    if (bytes !== undefined) return bytes;
-    throw new AdedError("ADED_USAGE", `${flag} is "${value}"`, { hint: "write e.g. 512MiB or 2GiB" });
-  };
-}
-
-function count(flag: string): (value: string) => number {
-  return (value) => {
-    const number = Number(value);
-    if (Number.isInteger(number) && number >= 1) return number;
-    throw new AdedError("ADED_USAGE", `${flag} is "${value}"`, { hint: "give a whole number from 1" });
-  };
 }
 
 function defaultWorkers(): number {

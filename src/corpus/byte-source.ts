@@ -27,10 +27,14 @@ const OTHER_PACKERS = ["425a68", "fd377a585a", "504b0304"];
 export async function openBytes(input: Input, signal?: AbortSignal): Promise<ByteSource> {
   let taken = 0;
   const raw: Readable =
-    input.path === undefined
-      ? process.stdin
-      : createReadStream(input.path, { highWaterMark: READ_BYTES, signal });
-  const chunks = countedChunks(raw, input, (bytes) => {
+    input.path === undefined ? process.stdin : createReadStream(input.path, { highWaterMark: READ_BYTES });
+  // a read from a terminal or a pipe may never end by itself
+  const stop = (): void => void raw.destroy(signal?.reason as Error);
+  signal?.addEventListener("abort", stop, { once: true });
+  raw.once("close", () => signal?.removeEventListener("abort", stop));
+  // whoever reads gets the error, too; nobody may be reading just now
+  raw.on("error", () => {});
+  const chunks = countedChunks(raw, input, signal, (bytes) => {
     taken += bytes;
   });
   const first = await chunks.next();
@@ -47,7 +51,11 @@ export async function openBytes(input: Input, signal?: AbortSignal): Promise<Byt
     return { kind, chunks: none(), taken: () => taken };
   }
   const unpacked =
-    kind === "gzip" ? gunzip(rest, input) : kind === "zstd" ? unzstd(rest, input) : plain(rest, input);
+    kind === "gzip"
+      ? gunzip(rest, input, signal)
+      : kind === "zstd"
+        ? unzstd(rest, input)
+        : plain(rest, input);
   return { kind, chunks: unpacked, taken: () => taken };
 }
 
@@ -75,6 +83,7 @@ function kindOf(head: Buffer): ByteKind {
 async function* countedChunks(
   raw: Readable,
   input: Input,
+  signal: AbortSignal | undefined,
   count: (bytes: number) => void,
 ): AsyncGenerator<Buffer> {
   try {
@@ -83,7 +92,7 @@ async function* countedChunks(
       yield chunk as Buffer;
     }
   } catch (error) {
-    if ((error as Error).name === "AbortError") throw error;
+    signal?.throwIfAborted();
     throw new AdedError("ADED_CORPUS", `can't read ${input.name}: ${messageOf(error)}`, {
       hint: "check that the file may be read",
       cause: error,
@@ -111,12 +120,17 @@ async function* plain(chunks: AsyncIterable<Buffer>, input: Input): AsyncGenerat
   }
 }
 
-async function* gunzip(chunks: AsyncIterable<Buffer>, input: Input): AsyncGenerator<Buffer> {
+async function* gunzip(
+  chunks: AsyncIterable<Buffer>,
+  input: Input,
+  signal?: AbortSignal,
+): AsyncGenerator<Buffer> {
   const unpacked = new PassThrough({ highWaterMark: READ_BYTES });
   pipeline(chunks, createGunzip({ chunkSize: READ_BYTES }), unpacked, () => {});
   try {
     for await (const chunk of unpacked) yield chunk as Buffer;
   } catch (error) {
+    signal?.throwIfAborted();
     throw damaged(error, input, "gzip");
   }
 }
@@ -144,7 +158,7 @@ async function* unzstd(chunks: AsyncIterable<Buffer>, input: Input): AsyncGenera
 }
 
 function damaged(error: unknown, input: Input, how: string): unknown {
-  if (error instanceof AdedError || (error as Error).name === "AbortError") return error;
+  if (error instanceof AdedError) return error;
   return new AdedError("ADED_CORPUS", `${input.name} is a damaged ${how} file: ${messageOf(error)}`, {
     hint: "fetch or make the file anew",
     cause: error,

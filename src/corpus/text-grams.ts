@@ -4,6 +4,8 @@ import type { TextTokenizer } from "./tokenizer.ts";
 
 /** Characters given to the tokenizer at a time: some tokenizers get slower with the length of the text. */
 const PIECE_CHARS = 16_384;
+/** How many pieces long one may get to end between words. */
+const AHEAD_PIECES = 64;
 
 export class TextGrams {
   readonly #tokenizer: TextTokenizer;
@@ -29,8 +31,7 @@ export class TextGrams {
     let from = 0;
     while (from < text.length) {
       const end = pieceEnd(text, from, PIECE_CHARS);
-      const continues = from > 0 && text.charCodeAt(from - 1) === 10;
-      const ids = this.#tokenizer.tokenize(text.slice(from, end), special, continues);
+      const ids = this.#tokenizer.tokenize(text.slice(from, end), special, from > 0);
       for (let i = 0; i < ids.length; i++) {
         const c = ids[i];
         if (a >= 0) {
@@ -48,23 +49,25 @@ export class TextGrams {
 }
 
 /**
- * Where to end the piece that begins at `from`: before a line that begins with no white space, since no tokenizer joins it with
- * the line end before; or else before a word; or else between two characters.
+ * Where to end the piece that begins at `from`: between two words, because no tokenizer joins a letter with the space after it, and what
+ * stands before does not depend on what follows. Looks back first, then ahead; a text without words is cut between two characters.
  */
 export function pieceEnd(text: string, from: number, most: number): number {
   const limit = from + most;
   if (limit >= text.length) return text.length;
-  for (let at = limit; at > from; at--) {
-    if (text.charCodeAt(at - 1) === 10 && !isSpace(text.charCodeAt(at))) return at;
-  }
-  for (let at = limit; at > from; at--) {
-    if (text.charCodeAt(at) === 32 && !isSpace(text.charCodeAt(at - 1)) && !isSpace(text.charCodeAt(at + 1)))
-      return at;
-  }
-  const unit = text.charCodeAt(limit);
-  return unit >= 0xdc00 && unit <= 0xdfff && limit - 1 > from ? limit - 1 : limit;
+  for (let at = limit; at > from; at--) if (isBetweenWords(text, at)) return at;
+  const last = from + AHEAD_PIECES * most;
+  if (last >= text.length) return text.length;
+  for (let at = limit; at < last; at++) if (isBetweenWords(text, at)) return at;
+  const unit = text.charCodeAt(last);
+  return unit >= 0xdc00 && unit <= 0xdfff ? last - 1 : last;
 }
 
-function isSpace(unit: number): boolean {
-  return unit === 32 || (unit >= 9 && unit <= 13) || unit === 160 || unit === 0x2028 || unit === 0x2029;
+function isBetweenWords(text: string, at: number): boolean {
+  return text.charCodeAt(at) === 32 && isLetter(text, at - 1) && isLetter(text, at + 1);
+}
+
+function isLetter(text: string, at: number): boolean {
+  const unit = text.charCodeAt(at) | 0x20;
+  return (unit >= 97 && unit <= 122) || (unit > 127 && /^\p{L}$/u.test(text[at]));
 }

@@ -6,7 +6,7 @@ export interface TextTokenizer {
   /**
    * Token ids of a text.
    * @param special true: special tokens written in the text count as such, as in prompts that the engine gets
-   * @param continues true: the text goes on after a line end, so it has no first word of its own
+   * @param continues true: the text goes on after another, so no space is put before it
    */
   tokenize(text: string, special: boolean, continues: boolean): readonly number[];
   detokenize(ids: readonly number[]): string;

@@ -51,12 +51,17 @@ describe("3-grams of a text", () => {
 });
 
 describe("where a piece ends", () => {
-  it("is before a line, else before a word, else anywhere but inside a character", () => {
-    expect(pieceEnd("aaaa\nbbbb cccc", 0, 10)).toBe(5);
-    expect(pieceEnd("aaaa\n  bbbb cccc", 0, 12)).toBe(11);
-    expect(pieceEnd("aaaabbbbcccc", 0, 6)).toBe(6);
-    expect(pieceEnd("aaa😀bbbb", 0, 4)).toBe(3);
-    expect(pieceEnd("short", 0, 10)).toBe(5);
+  it("is between two words, looking back first and then ahead", () => {
+    expect(pieceEnd("aaaa bbbb cccc", 0, 10)).toBe(9);
+    expect(pieceEnd("aaaa bbbb cccc", 0, 8)).toBe(4);
+    expect(pieceEnd("aaaa\n\nbbbb. cc (cc) éé ßß", 0, 12)).toBe(25);
+    expect(pieceEnd("short one", 0, 10)).toBe(9);
+  });
+
+  it("is between two characters where there are no words", () => {
+    expect(pieceEnd("a".repeat(500), 0, 6)).toBe(64 * 6);
+    expect(pieceEnd("😀".repeat(500), 0, 7)).toBe(64 * 7);
+    expect(pieceEnd(`a${"😀".repeat(500)}`, 0, 6)).toBe(64 * 6 - 1);
   });
 
   it("always moves on, and never splits a character", () => {

@@ -1,0 +1,5 @@
+// Lets the process that reads corpora run TypeScript.
+import { register } from "tsx/esm/api";
+
+register();
+await import("./floor-process.ts");
