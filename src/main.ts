@@ -37,6 +37,9 @@ export interface RunningServer {
   close(options: CloseOptions): Promise<void>;
 }
 
+/** Longest that an engine which answers is held back because its draft link is not up, ms. */
+const LINK_WAIT_MS = 15_000;
+
 interface Served {
   name: string;
   settings: ModelConfig;
@@ -137,11 +140,25 @@ async function prepare(config: LoadedConfig, options: ServerOptions): Promise<Se
   return served;
 }
 
+/** The engine counts as ready once its draft link is up: no request is told that it runs plain because it came early. */
 async function startModel(model: Served, log: Log): Promise<void> {
-  const { name, engine, settings } = model;
+  const { engine } = model;
+  engine.beforeReady = async (signal) => {
+    startDrafting(model, log);
+    if (model.drafting === undefined || (await model.drafting.linked(LINK_WAIT_MS, signal)) || signal.aborted)
+      return;
+    log.warn(
+      { model: model.name, waited_ms: LINK_WAIT_MS },
+      "the draft link is not up, serving without drafts",
+    );
+  };
   await engine.start();
+}
+
+function startDrafting(model: Served, log: Log): void {
+  const { name, engine, settings } = model;
   const socketPath = engine.draftSocket;
-  if (socketPath === undefined || !settings.drafts.enabled) return;
+  if (model.drafting !== undefined || socketPath === undefined || !settings.drafts.enabled) return;
   const {
     top_k: topK,
     max_nodes: maxNodes,

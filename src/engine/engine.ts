@@ -3,6 +3,7 @@
  * process (process.ts) and by an engine that runs elsewhere (remote.ts).
  */
 import type { EventEmitter } from "node:events";
+import type { Log } from "../log.ts";
 
 export type EngineState = "starting" | "ready" | "restarting" | "stopping" | "stopped" | "failed";
 
@@ -34,11 +35,25 @@ export interface Engine extends EventEmitter<EngineEvents> {
   readonly address: EngineAddress;
   /** Path of the draft link's Unix socket; undefined when the engine has none. */
   readonly draftSocket?: string;
+  /**
+   * Awaited whenever the engine answers and before it counts as ready: at the start and after each restart. What it waits for it must
+   * bound itself; that it fails is logged and keeps nothing from being served.
+   */
+  beforeReady?: (signal: AbortSignal) => Promise<void>;
   snapshot(): EngineSnapshot;
   /** Starts it; resolves when it is ready, rejects with AdedError ADED_ENGINE_START. */
   start(): Promise<void>;
   /** Stops it: SIGTERM, then SIGKILL after `graceMs`. Resolves when it is gone. */
   stop(graceMs?: number): Promise<void>;
+}
+
+/** Runs an engine's `beforeReady`. Never throws. */
+export async function awaitGate(engine: Engine, signal: AbortSignal, log: Log): Promise<void> {
+  try {
+    await engine.beforeReady?.(signal);
+  } catch (error) {
+    if (!signal.aborted) log.warn({ err: error }, "the engine is served without what it was to wait for");
+  }
 }
 
 /** What a drafter reports of itself, merged into /aded/status by the proxy. Null: nothing was measured yet. */

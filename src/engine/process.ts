@@ -12,7 +12,14 @@ import { homePath } from "../home.ts";
 import type { Log } from "../log.ts";
 import { engineArguments, engineEnvironment } from "./args.ts";
 import { killGroup, run, spawnGroup } from "./child.ts";
-import type { Engine, EngineAddress, EngineEvents, EngineSnapshot, EngineState } from "./engine.ts";
+import {
+  awaitGate,
+  type Engine,
+  type EngineAddress,
+  type EngineEvents,
+  type EngineSnapshot,
+  type EngineState,
+} from "./engine.ts";
 import { EngineLog } from "./engine-log.ts";
 import { EngineProbe } from "./probe.ts";
 import { RestartPolicy, type RestartPolicyOptions } from "./restart-policy.ts";
@@ -43,6 +50,7 @@ export interface EngineProcessOptions {
 export class EngineProcess extends EventEmitter<EngineEvents> implements Engine {
   readonly model: string;
   readonly address: EngineAddress;
+  beforeReady?: (signal: AbortSignal) => Promise<void>;
   readonly #options: EngineProcessOptions;
   readonly #folder: string;
   readonly #policy: RestartPolicy;
@@ -190,6 +198,10 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
       );
     }
     this.#kind = await this.#probe?.kind(this.#life.signal);
+    await awaitGate(this, AbortSignal.any([over.signal, this.#life.signal]), this.#log);
+    if (this.#life.signal.aborted) {
+      throw new AdedError("ADED_ENGINE_START", `the engine of ${this.model} was stopped while it started`);
+    }
     if (over.signal.aborted) return this.#launchDied();
     this.#setState("ready");
     this.#log.info({ pid: child.pid, kind: this.#kind }, "engine ready");

@@ -3,7 +3,14 @@ import { EventEmitter } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { AdedError } from "../errors.ts";
 import type { Log } from "../log.ts";
-import type { Engine, EngineAddress, EngineEvents, EngineSnapshot, EngineState } from "./engine.ts";
+import {
+  awaitGate,
+  type Engine,
+  type EngineAddress,
+  type EngineEvents,
+  type EngineSnapshot,
+  type EngineState,
+} from "./engine.ts";
 import { EngineProbe } from "./probe.ts";
 
 export interface RemoteEngineOptions {
@@ -46,6 +53,7 @@ export class RemoteEngine extends EventEmitter<EngineEvents> implements Engine {
   readonly model: string;
   readonly address: EngineAddress;
   readonly draftSocket?: string;
+  beforeReady?: (signal: AbortSignal) => Promise<void>;
   readonly #options: RemoteEngineOptions;
   readonly #log: Log;
   #state: EngineState = "stopped";
@@ -107,6 +115,7 @@ export class RemoteEngine extends EventEmitter<EngineEvents> implements Engine {
         if (ready && this.#state !== "ready") {
           // it may be another program than the one that answered before
           this.#kind = await probe.kind(signal);
+          await awaitGate(this, signal, this.#log);
           if (signal.aborted) return;
           this.#setState("ready");
           this.#log.info({ engine, kind: this.#kind }, "engine ready");

@@ -108,9 +108,19 @@ export class DraftLinkClient {
     this.#connect();
   }
 
+  /** Ends a wait between two attempts: there is reason to believe that the engine listens now. */
+  retryNow(): void {
+    if (this.#retry === undefined) return;
+    clearTimeout(this.#retry);
+    this.#waitMs = this.#firstMs;
+    this.#retry = undefined;
+    this.#connect();
+  }
+
   stop(): void {
     if (this.#state === "off") return;
     clearTimeout(this.#retry);
+    this.#retry = undefined;
     this.#setState("off");
     this.#leave();
   }
@@ -174,7 +184,10 @@ export class DraftLinkClient {
       else log.warn(fields, "draft link lost, decoding goes on without drafts");
     }
     this.#lastFailure = failure;
-    this.#retry = setTimeout(() => this.#connect(), this.#waitMs);
+    this.#retry = setTimeout(() => {
+      this.#retry = undefined;
+      this.#connect();
+    }, this.#waitMs);
     this.#waitMs = Math.min(this.#waitMs * 2, this.#maxMs);
   }
 

@@ -2,14 +2,20 @@
  * The main thread's handle on drafting: starts the worker thread that drafts, starts it again when it dies, and knows its
  * last status. Whatever happens in the worker, the proxy goes on and the engine decodes without drafts.
  */
-import { EventEmitter } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { Worker } from "node:worker_threads";
 import type { DrafterOptions } from "../drafter/options.ts";
 import type { DraftingSnapshot } from "../engine/engine.ts";
 import { messageOf } from "../errors.ts";
 import type { LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
-import type { StatusMessage, StopMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
+import type {
+  RetryMessage,
+  StatusMessage,
+  StopMessage,
+  WorkerInput,
+  WorkerMessage,
+} from "./worker-messages.ts";
 
 export interface DraftingHostOptions {
   /** Path of the engine's draft socket; it need not exist yet. */
@@ -69,6 +75,21 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     this.#running = true;
     this.#waitMs = this.#firstMs;
     this.#spawn();
+  }
+
+  /**
+   * Resolves with true once the link is up, with false after `timeoutMs`, when aborted, or when stopped. Whoever waits has
+   * seen the engine answer, so an attempt to connect is made at once.
+   */
+  async linked(timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
+    const over = AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal === undefined ? [] : [signal])]);
+    const retry: RetryMessage = { type: "retry" };
+    this.#worker?.postMessage(retry);
+    while (!this.connected) {
+      if (!this.#running || over.aborted) return false;
+      await once(this, "status", { signal: over }).catch(() => {});
+    }
+    return true;
   }
 
   /** Ends the connection and the worker; resolves when it is gone, after 2 s at the latest. */

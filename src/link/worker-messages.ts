@@ -40,3 +40,8 @@ export type WorkerMessage = StatusMessage | LogMessage;
 export interface StopMessage {
   type: "stop";
 }
+
+/** Main → worker: the engine listens now, don't wait for the next attempt. */
+export interface RetryMessage {
+  type: "retry";
+}

@@ -4,7 +4,7 @@ import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
-import type { LogLevel, StopMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
+import type { LogLevel, RetryMessage, StopMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
 
 interface DrafterModule {
   AdedDrafter: new (info: EngineInfo, options: DrafterOptions) => Drafter;
@@ -58,8 +58,8 @@ function report(always: boolean): void {
 
 const timer = setInterval(() => report(false), input.statusMs);
 
-port.on("message", (message: StopMessage) => {
-  if (message.type !== "stop") return;
+port.on("message", (message: StopMessage | RetryMessage) => {
+  if (message.type === "retry") return client.retryNow();
   clearInterval(timer);
   client.stop();
   report(true);

@@ -261,16 +261,18 @@ class ProxyServer implements AdedProxy {
     const { request } = relay;
     const engine = this.#engineNamed(this.#models.single ? undefined : topLevelString(body, "model"));
     if ("fault" in engine) return engine.fault;
+    let ask = wanted;
     if (wanted !== undefined) {
       relay.arm = this.#models.arm(engine, wanted);
       this.#arms[relay.arm]++;
+      ask = this.#models.asked(engine, wanted, relay.arm);
     }
     const fault = stateFault(engine.snapshot());
     if (fault !== undefined) return fault;
     this.#awaitHeaders(relay, engine);
     const headers = requestHeaders(request.rawHeaders, {
       scope,
-      wanted,
+      wanted: ask,
       buffered: true,
       host: hostOf(engine.address),
     });

@@ -75,6 +75,15 @@ export class ModelTable {
     return this.#linkUp(engine.model) ? "on" : "off";
   }
 
+  /**
+   * What to ask the engine for: a request that is told it runs plain does so to its end, also when the drafter comes back
+   * meanwhile. An engine without a drafter of ours is left alone.
+   */
+  asked(engine: Engine, wanted: Arm, arm: Arm): Arm {
+    if (wanted === arm) return wanted;
+    return this.#drafting(engine.model) !== undefined ? "off" : wanted;
+  }
+
   /** The answer to `GET /v1/models` where several models are served, in llama-server's shape. */
   listing(): unknown {
     const created = Math.floor(Date.now() / 1000);

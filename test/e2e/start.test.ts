@@ -50,8 +50,8 @@ async function serving(): Promise<{ command: RunningCommand; server: Endpoint; e
   await running.printed(/^ready: smol at /m);
   const url = /^ready: smol at (\S+)$/m.exec(running.outcome.stdout)?.[1];
   const server = new Endpoint(url ?? "");
-  let status = await server.get<ProxyStatus>("/aded/status");
-  while (status.models.smol.link !== "connected") status = await server.get<ProxyStatus>("/aded/status");
+  const status = await server.get<ProxyStatus>("/aded/status");
+  expect(status.models.smol.link).toBe("connected");
   const { engine_pid: enginePid } = status.models.smol;
   expect(processesWith("llama-server").some((line) => line.startsWith(`${enginePid} `))).toBe(true);
   return { command: running, server, enginePid: enginePid ?? 0 };
@@ -79,6 +79,24 @@ describe("aded serve", () => {
     expect(status).toBe(130);
     expect(stderr).toContain("aded: interrupted");
     expect(alive(enginePid)).toBe(false);
+  });
+
+  it("is ready only when it drafts: the first request already says so, and it is true", async () => {
+    const { command, server } = await serving();
+    const answer = await server.send("POST", "/v1/chat/completions", {
+      body: JSON.stringify({ ...question, max_tokens: 24 }),
+    });
+    expect(answer.headers["x-aded-arm"]).toBe("on");
+    // the drafter saw the request from its first step on: 24 tokens, one step fewer for each token that was drafted
+    const { timings } = JSON.parse(answer.body.toString()) as { timings: { draft_n_accepted?: number } };
+    const steps = 24 - (timings.draft_n_accepted ?? 0);
+    for (;;) {
+      const { models } = await server.get<ProxyStatus>("/aded/status");
+      if (models.smol.steps === steps) break;
+      await delay(50);
+    }
+    command.child.kill("SIGINT");
+    await command.ended;
   });
 
   it("lets a running stream finish after SIGTERM, and takes no other request", async () => {

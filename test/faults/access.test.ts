@@ -222,7 +222,10 @@ describe("x-aded", () => {
     expect((await send(port, "/completion", { "x-aded": "on" })).headers["x-aded-arm"]).toBe("off");
     const unlinked = await echo({ draftingStatus: () => ({ ...LINKED, link: "connecting" }) });
     expect((await send(unlinked.port, "/completion")).headers["x-aded-arm"]).toBe("off");
+    const early = await send(unlinked.port, "/completion");
+    expect(JSON.parse(early.body)).toHaveProperty("x-aded", "off");
     const without = await echo({ draftingStatus: undefined });
+    expect(JSON.parse((await send(without.port, "/completion")).body)).not.toHaveProperty("x-aded");
     expect((await send(without.port, "/completion")).headers["x-aded-arm"]).toBe("off");
     const quick = await echo({ draftingStatus: undefined, linkUp: () => true });
     expect((await send(quick.port, "/completion")).headers["x-aded-arm"]).toBe("on");

@@ -95,6 +95,53 @@ describe("EngineProcess", () => {
     expect(plain.draftSocket).toBeUndefined();
   });
 
+  it("is not ready before what it has to wait for, at the start and after each restart", async () => {
+    const engine = create({ restart: { firstDelayMs: 1 } });
+    const seen: EngineState[] = [];
+    const gates: (() => void)[] = [];
+    let entered = (): void => {};
+    engine.beforeReady = () => {
+      seen.push(engine.snapshot().state);
+      return new Promise((resolve) => {
+        gates.push(resolve);
+        entered();
+      });
+    };
+    const next = (): Promise<void> => new Promise((resolve) => (entered = resolve));
+    let held = next();
+    const started = engine.start();
+    await held;
+    expect(engine.snapshot().state).toBe("starting");
+    gates[0]();
+    await started;
+    held = next();
+    process.kill(engine.snapshot().pid as number, "SIGKILL");
+    await held;
+    const back = until(engine, "ready");
+    gates[1]();
+    await back;
+    expect(seen).toEqual(["starting", "restarting"]);
+  });
+
+  it("is ready all the same when what it waits for fails, and ends when it is stopped meanwhile", async () => {
+    const engine = create();
+    engine.beforeReady = () => Promise.reject(new Error("no link"));
+    await engine.start();
+    expect(engine.snapshot().state).toBe("ready");
+    const held = create();
+    const entered = new Promise<void>((resolve) => {
+      held.beforeReady = (signal) => {
+        resolve();
+        return new Promise((done) => signal.addEventListener("abort", () => done(), { once: true }));
+      };
+    });
+    const start = expect(held.start()).rejects.toMatchObject({ code: "ADED_ENGINE_START" });
+    await entered;
+    await held.stop(100);
+    await start;
+    expect(held.snapshot().state).toBe("stopped");
+  });
+
   it("says why a start failed, with the engine's last words", async () => {
     const engine = create({ env: { FAKE_DIE: "1" } });
     await expect(engine.start()).rejects.toMatchObject({

@@ -70,6 +70,21 @@ describe("DraftingHost", () => {
     expect(snapshot.link_us.p99).toBeGreaterThan(0);
   }, 30_000);
 
+  it("tells when the link is up, and gives up after a while", async () => {
+    host.start();
+    expect(await host.linked(1)).toBe(false);
+    const linked = host.linked(60_000);
+    await engine.frame("hello");
+    engine.send(helloMap);
+    expect(await linked).toBe(true);
+    expect(host.connected).toBe(true);
+    expect(await host.linked(60_000)).toBe(true);
+    const stopping = new AbortController();
+    await host.stop();
+    stopping.abort();
+    expect(await host.linked(60_000, stopping.signal)).toBe(false);
+  }, 60_000);
+
   it("starts a crashed worker again and drafts on", async () => {
     host.start();
     await engine.frame("hello");
