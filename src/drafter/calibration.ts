@@ -10,6 +10,8 @@ export const SOURCE_SUFFIX = 2;
 export const SOURCE_NEXT = 3;
 /** Number of sources. */
 export const SOURCES = 4;
+/** By number, for reports. */
+export const SOURCE_NAMES = ["trigram", "bigram", "suffix", "next"] as const;
 
 const LENGTHS = 6;
 const RANKS = 6;
@@ -69,6 +71,12 @@ export function cellOf(source: number, length: number, rank: number, claim: numb
   const r = rank === RANK_ABSENT ? RANKS - 1 : Math.min(rank, RANKS - 2);
   const d = Math.min(depth, DEPTHS - 1);
   return (((source * LENGTHS + length) * RANKS + r) * PROBS + probBucket(claim)) * DEPTHS + d;
+}
+
+/** The rank that went into a cell (the largest stands for all larger ones), or RANK_ABSENT. */
+export function rankOf(cell: number): number {
+  const rank = Math.floor(cell / (PROBS * DEPTHS)) % RANKS;
+  return rank === RANKS - 1 ? RANK_ABSENT : rank;
 }
 
 function probBucket(p: number): number {

@@ -90,6 +90,12 @@ export interface DrafterStats {
   controller: { asleep: number; nodes: number };
   /** µs of one forward pass by number of tokens, as currently believed. */
   costUs: Record<string, number>;
+  /** Draft nodes verified and accepted since the start, by depth and by source. */
+  acceptance?: {
+    /** Index 0 is depth 1. */
+    by_depth: { drafted: number[]; accepted: number[] };
+    by_source: Record<string, { drafted: number; accepted: number }>;
+  };
 }
 
 /**

@@ -2,6 +2,7 @@
  * The ADED drafter: learns from what the engine verified and answers with draft trees. Wires the parts together: scopes and their matrices,
  * the slots' suffix indices, the mixed prior, the search and the controller.
  */
+import { AcceptanceCounter } from "./acceptance.ts";
 import { BestFirst } from "./best-first.ts";
 import { Controller } from "./controller.ts";
 import { CostModel } from "./cost-model.ts";
@@ -47,6 +48,7 @@ export class AdedDrafter implements Drafter {
   private readonly treeSlots: Int32Array;
   private readonly answers: SlotDraft[] = [];
 
+  private readonly acceptance = new AcceptanceCounter();
   private steps = 0;
   private tokens = 0;
   private draftedNodes = 0;
@@ -189,6 +191,7 @@ export class AdedDrafter implements Drafter {
       matrix: { rows: this.scopes.rows, bytes: this.scopes.budget.used, limit: this.scopes.budget.limit },
       controller: { asleep: this.controller.asleep, nodes: this.lastNodes },
       costUs,
+      acceptance: this.acceptance.stats(),
     };
   }
 
@@ -213,6 +216,7 @@ export class AdedDrafter implements Drafter {
     this.tokens += verified.accepted.length;
     this.draftedNodes += verified.nodes.length - 1;
     this.acceptedNodes += Math.max(0, verified.path.length - 1);
+    this.acceptance.countDepths(verified);
   }
 
   private grow(state: SlotState): void {
@@ -242,6 +246,7 @@ export class AdedDrafter implements Drafter {
       const above = parent >= 0 && parent < i ? cellOfNode[parent] : -1;
       cellOfNode[i] = above < 0 ? -1 : tree.childWith(above, nodes[i]);
     }
+    if (state.live) this.acceptance.countSources(verified, cellOfNode, n, state.evidence);
     const onPath = Math.min(path.length, accepted.length);
     for (let j = 0; j < onPath; j++) {
       const node = path[j];

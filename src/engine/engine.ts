@@ -68,6 +68,11 @@ export interface DraftingSnapshot {
   cost_us: Record<string, number>;
   matrix: { rows: number; bytes: number; limit: number };
   controller: { asleep: number; nodes: number };
+  /** Draft nodes verified and accepted since the start; index 0 of `by_depth` is depth 1. */
+  acceptance?: {
+    by_depth: { drafted: number[]; accepted: number[] };
+    by_source: Record<string, { drafted: number; accepted: number }>;
+  };
   drafted_nodes?: number;
   accepted_nodes?: number;
   /** Drafts that came too late for the engine. */

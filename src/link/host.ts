@@ -126,6 +126,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       cost_us: stats?.costUs ?? {},
       matrix: stats?.matrix ?? { rows: 0, bytes: 0, limit: 0 },
       controller: stats?.controller ?? { asleep: 0, nodes: 0 },
+      acceptance: stats?.acceptance,
       drafted_nodes: stats?.draftedNodes ?? 0,
       accepted_nodes: stats?.acceptedNodes ?? 0,
       late: this.#status?.counters.late ?? 0,
