@@ -1,11 +1,25 @@
 /**
- * The A/B measurement: every prompt is answered with drafts and without, close together in time, in an order that chance
- * decides (seeded), with the same sampling seed and without the prompt cache, so that both arms start from the same state.
+ * The A/B measurement: every prompt is answered in both arms, close together in time, in an order that chance decides
+ * (seeded), with the same sampling seed and without the prompt cache, so that both arms start from the same state.
  */
+import { setTimeout as delay } from "node:timers/promises";
 import { Random } from "../drafter/random.ts";
 import { AdedError, messageOf } from "../errors.ts";
-import type { Arm, ChatClient, ChatResult } from "./chat-client.ts";
+import type { AbSample } from "./ab-sample.ts";
+import { measured, NOTHING_MEASURED } from "./ab-sample.ts";
+import type { Arm, ChatClient } from "./chat-client.ts";
 import type { BenchPrompt } from "./prompts.ts";
+
+/** Who asks the server. */
+export type Chatter = Pick<ChatClient, "chat">;
+
+/** What is particular to one arm: "on" is the one that is tested, "off" the one that it is held against. */
+export interface ArmSpec {
+  /** Value of the header `x-aded`. @default the arm's own name */
+  drafts?: Arm;
+  /** @default AbOptions.model */
+  model?: string;
+}
 
 export interface AbOptions {
   prompts: readonly BenchPrompt[];
@@ -15,48 +29,25 @@ export interface AbOptions {
   repeat: number;
   /** Requests of the same arm at once. @default 1 */
   concurrency: number;
-  /** For the order of the arms, the bootstrap, and (plus the number of the repeat) the sampling. @default 1 */
+  /** For the order of the arms, the arrivals, the bootstrap, and (plus the number of the repeat) the sampling. @default 1 */
   seed: number;
   /** @default 0, greedy */
   temperature: number;
+  topP?: number;
+  topK?: number;
   /** Pairs sent beforehand and not counted. @default 2 */
   warmup: number;
   /** Name of the model; undefined: the server's only one. */
   model?: string;
-}
-
-/** One request; times in ms. What a server without `timings` does not tell is null. */
-export interface AbSample {
-  id: string;
-  category: string;
-  /** From 0. */
-  repeat: number;
-  arm: Arm;
-  /** True: this arm was the first of its pair. */
-  first: boolean;
-  /** Why the request failed; null when it did not. */
-  error: string | null;
-  seed: number;
-  arm_header: string | null;
-  finish_reason: string | null;
-  text: string;
-  /** Whose clock `decode_ms` comes from. */
-  clock: "engine" | "client";
-  prompt_n: number | null;
-  prompt_ms: number | null;
-  cache_n: number | null;
-  /** Tokens generated; counted as stream events when the engine does not tell. */
-  predicted_n: number;
-  /** First token to last token, ms: the time of predicted_n - 1 tokens. */
-  decode_ms: number | null;
-  draft_n: number | null;
-  draft_n_accepted: number | null;
-  ttft_ms: number | null;
-  tpot_ms: number | null;
-  e2e_ms: number | null;
-  /** Times between network chunks with text, and how many events each of them brought. */
-  gaps_ms: number[];
-  gap_events: number[];
+  /** @default true */
+  stream?: boolean;
+  /** Whose clock decode times are taken from: the engine's `timings`, or this side's (first text to last). @default "engine" */
+  clock?: "engine" | "client";
+  /** Requests per second on average, arriving as a Poisson process, however many still run; undefined: `concurrency` at once. */
+  rate?: number;
+  /** Requests of one arm in a row when `rate` is given. @default 16 */
+  block?: number;
+  arms?: Record<Arm, ArmSpec>;
 }
 
 export interface AbRun {
@@ -65,6 +56,10 @@ export interface AbRun {
   complete: boolean;
   /** Why it is not complete. */
   stopped?: AdedError;
+  /** True: what had been measured was enough. */
+  early?: boolean;
+  /** Time during which each arm had requests running, ms. */
+  busy_ms?: Record<Arm, number>;
 }
 
 export interface AbProgress {
@@ -72,68 +67,125 @@ export interface AbProgress {
   total: number;
 }
 
+export interface AbHooks {
+  signal?: AbortSignal;
+  onProgress?(progress: AbProgress): void;
+  /** An earlier, incomplete run with the same options: its finished blocks are not measured again. */
+  resume?: Pick<AbRun, "samples" | "busy_ms">;
+  /** After every block, with all samples so far. */
+  onBlock?(run: AbRun): Promise<void> | void;
+  /** Numbers of pairs after which `enough` is asked, ascending. */
+  looks?: readonly number[];
+  enough?(samples: readonly AbSample[]): boolean;
+}
+
 /** That many blocks in a row without one answer end the run. */
 const GIVE_UP_AFTER = 3;
+const DEFAULT_BLOCK = 16;
 
 interface Planned {
   prompt: BenchPrompt;
   repeat: number;
 }
 
+/** The requests of one arm of a block: when each is sent, ms after the first, and how many may run at once. */
+interface Arrivals {
+  atMs: readonly number[];
+}
+
+/** Pairs that a run consists of, unless it stops early. */
+export function plannedPairs(options: AbOptions): number {
+  return options.prompts.length * options.repeat;
+}
+
 /**
- * Runs all pairs, in blocks of `concurrency` prompts: a whole block in one arm, then the same block in the other, so that
- * no batch of the engine mixes arms. An interrupted run gives what was measured; a request that fails is a sample that says so.
+ * Runs all pairs, in blocks: a whole block in one arm, then the same block in the other, so that no batch of the engine
+ * mixes arms. An interrupted run gives what was measured; a request that fails is a sample that says so.
+ * @param clients one for both arms, or one each
  * @throws AdedError when already the first request finds no server
  */
 export async function runAb(
-  client: ChatClient,
+  clients: Chatter | Record<Arm, Chatter>,
   options: AbOptions,
-  { signal, onProgress }: { signal?: AbortSignal; onProgress?(progress: AbProgress): void } = {},
+  hooks: AbHooks = {},
 ): Promise<AbRun> {
+  const { signal, onProgress, resume, onBlock, looks = [], enough } = hooks;
   const planned: Planned[] = [];
   for (let repeat = 0; repeat < options.repeat; repeat++) {
     for (const prompt of options.prompts) planned.push({ prompt, repeat });
   }
-  const blocks = Math.ceil(planned.length / options.concurrency);
-  const firstArms = balancedArms(blocks, options.seed);
-  const samples: AbSample[] = [];
+  const size = options.rate === undefined ? options.concurrency : (options.block ?? DEFAULT_BLOCK);
+  const firstArms = balancedArms(Math.ceil(planned.length / size), options.seed);
   const total = planned.length * 2;
+  const busy: Record<Arm, number> = { on: 0, off: 0, ...resume?.busy_ms };
+  const samples: AbSample[] = [];
+  const earlier = new Map((resume?.samples ?? []).map((sample) => [keyOf(sample), sample]));
+  const startedAt = performance.now() - lastMoment(resume?.samples ?? []);
+  const sender = new Sender("chat" in clients ? { on: clients, off: clients } : clients, {
+    options,
+    signal,
+    startedAt,
+  });
   let failedBlocks = 0;
+  let pairs = 0;
+  let look = 0;
   try {
-    await warmUp(client, options, signal);
+    await warmUp(sender, options);
     for (const [i, firstArm] of firstArms.entries()) {
-      const block = planned.slice(i * options.concurrency, (i + 1) * options.concurrency);
-      const arms: Arm[] = firstArm === "on" ? ["on", "off"] : ["off", "on"];
-      let answered = 0;
-      let lastError = "";
-      for (const arm of arms) {
-        const first = arm === firstArm;
-        const taken = await Promise.all(
-          block.map((pair) => sampleOf(client, pair, { arm, first, options, signal })),
-        );
-        samples.push(...taken);
-        for (const sample of taken) {
-          if (sample.error === null) answered++;
-          else lastError = sample.error;
-        }
+      const block = planned.slice(i * size, (i + 1) * size);
+      const kept = block.flatMap(({ prompt, repeat }) =>
+        (["on", "off"] as const).map((arm) => earlier.get(keyOf({ id: prompt.id, repeat, arm }))),
+      );
+      pairs += block.length;
+      if (kept.every((sample) => sample !== undefined && sample.error === null)) {
+        samples.push(...(kept as AbSample[]));
         onProgress?.({ done: samples.length, total });
+      } else {
+        const arrivals = arrivalsOf(block.length, options, i);
+        const arms: Arm[] = firstArm === "on" ? ["on", "off"] : ["off", "on"];
+        let answered = 0;
+        let lastError = "";
+        for (const arm of arms) {
+          const from = performance.now();
+          const taken = await sender.sendAll(block, { arm, first: arm === firstArm, arrivals });
+          busy[arm] += performance.now() - from;
+          samples.push(...taken);
+          for (const sample of taken) {
+            if (sample.error === null) answered++;
+            else lastError = sample.error;
+          }
+          onProgress?.({ done: samples.length, total });
+        }
+        failedBlocks = answered === 0 ? failedBlocks + 1 : 0;
+        if (failedBlocks === GIVE_UP_AFTER) {
+          throw new AdedError(
+            "ADED_BENCH",
+            `given up: ${GIVE_UP_AFTER} times in a row every request failed: ${lastError}`,
+            { hint: "Look at the server's log; the requests may be refused, or the server may be gone." },
+          );
+        }
+        await onBlock?.({ samples, complete: false, busy_ms: busy });
       }
-      failedBlocks = answered === 0 ? failedBlocks + 1 : 0;
-      if (failedBlocks === GIVE_UP_AFTER) {
-        throw new AdedError(
-          "ADED_BENCH",
-          `given up: ${GIVE_UP_AFTER} times in a row every request failed: ${lastError}`,
-          {
-            hint: "Look at the server's log; the requests may be refused, or the server may be gone.",
-          },
-        );
+      const due = look < looks.length && pairs >= looks[look];
+      while (look < looks.length && pairs >= looks[look]) look++;
+      if (due && pairs < planned.length && enough?.(samples) === true) {
+        return { samples, complete: true, early: true, busy_ms: busy };
       }
     }
-    return { samples, complete: true };
+    return { samples, complete: true, busy_ms: busy };
   } catch (error) {
     if (!(error instanceof AdedError) || samples.length === 0) throw error;
-    return { samples, complete: false, stopped: error };
+    return { samples, complete: false, stopped: error, busy_ms: busy };
   }
+}
+
+function keyOf({ id, repeat, arm }: Pick<AbSample, "id" | "repeat" | "arm">): string {
+  return `${arm} ${repeat} ${id}`;
+}
+
+/** When the last of these requests ended, ms since the run began. */
+function lastMoment(samples: readonly AbSample[]): number {
+  return samples.reduce((last, { at_ms, e2e_ms }) => Math.max(last, (at_ms ?? 0) + (e2e_ms ?? 0)), 0);
 }
 
 /** Which arm each block begins with: each of them in half of the blocks, so that being second favours neither. */
@@ -142,86 +194,99 @@ function balancedArms(blocks: number, seed: number): Arm[] {
   return new Random(seed).shuffle(arms);
 }
 
-async function warmUp(client: ChatClient, options: AbOptions, signal?: AbortSignal): Promise<void> {
+/** The same for both arms of a block. Times between arrivals of a Poisson process are exponentially distributed. */
+function arrivalsOf(count: number, { rate, seed }: AbOptions, block: number): Arrivals {
+  if (rate === undefined) return { atMs: new Array<number>(count).fill(0) };
+  const random = new Random(seed * 7919 + block);
+  const atMs: number[] = [];
+  let at = 0;
+  for (let i = 0; i < count; i++) {
+    atMs.push(at);
+    at += (-Math.log(1 - random.next()) / rate) * 1000;
+  }
+  return { atMs };
+}
+
+async function warmUp(sender: Sender, options: AbOptions): Promise<void> {
   for (let i = 0; i < options.warmup; i++) {
     const prompt = options.prompts[i % options.prompts.length];
-    for (const arm of ["off", "on"] as const) await client.chat(requestOf(prompt, 0, arm, options), signal);
+    for (const arm of ["off", "on"] as const) await sender.warm(prompt, arm);
   }
 }
 
-function requestOf(prompt: BenchPrompt, repeat: number, arm: Arm, options: AbOptions) {
-  return {
-    text: prompt.text,
-    arm,
-    maxTokens: options.maxTokens,
-    temperature: options.temperature,
-    seed: options.seed + repeat,
-    model: options.model,
-  };
-}
+/** Sends requests and turns what comes back into samples. */
+class Sender {
+  readonly #clients: Record<Arm, Chatter>;
+  readonly #options: AbOptions;
+  readonly #signal: AbortSignal | undefined;
+  readonly #startedAt: number;
 
-async function sampleOf(
-  client: ChatClient,
-  { prompt, repeat }: Planned,
-  { arm, first, options, signal }: { arm: Arm; first: boolean; options: AbOptions; signal?: AbortSignal },
-): Promise<AbSample> {
-  const request = requestOf(prompt, repeat, arm, options);
-  const place = { id: prompt.id, category: prompt.category, repeat, arm, first, seed: request.seed };
-  try {
-    return { ...place, ...measured(await client.chat(request, signal)) };
-  } catch (error) {
-    if (error instanceof AdedError && error.code === "ADED_INTERRUPTED") throw error;
-    return { ...place, ...NOTHING_MEASURED, error: messageOf(error) };
+  constructor(
+    clients: Record<Arm, Chatter>,
+    run: { options: AbOptions; signal?: AbortSignal; startedAt: number },
+  ) {
+    this.#clients = clients;
+    this.#options = run.options;
+    this.#signal = run.signal;
+    this.#startedAt = run.startedAt;
   }
-}
 
-type Measured = Omit<AbSample, "id" | "category" | "repeat" | "arm" | "first" | "seed">;
+  async warm(prompt: BenchPrompt, arm: Arm): Promise<void> {
+    await this.#clients[arm].chat(this.#request(prompt, 0, arm), this.#signal);
+  }
 
-const NOTHING_MEASURED: Measured = {
-  error: null,
-  arm_header: null,
-  finish_reason: null,
-  text: "",
-  clock: "client",
-  prompt_n: null,
-  prompt_ms: null,
-  cache_n: null,
-  predicted_n: 0,
-  decode_ms: null,
-  draft_n: null,
-  draft_n_accepted: null,
-  ttft_ms: null,
-  tpot_ms: null,
-  e2e_ms: null,
-  gaps_ms: [],
-  gap_events: [],
-};
+  sendAll(
+    block: readonly Planned[],
+    { arm, first, arrivals }: { arm: Arm; first: boolean; arrivals: Arrivals },
+  ): Promise<AbSample[]> {
+    return Promise.all(
+      block.map(async (pair, i) => {
+        if (arrivals.atMs[i] > 0) await this.#pause(arrivals.atMs[i]);
+        return this.#sample(pair, arm, first);
+      }),
+    );
+  }
 
-function measured(result: ChatResult): Measured {
-  const { timings } = result;
-  const tokens = timings?.predicted_n ?? result.events;
-  return {
-    error: null,
-    arm_header: result.armHeader,
-    finish_reason: result.finishReason,
-    text: result.text,
-    clock: timings === null ? "client" : "engine",
-    prompt_n: timings?.prompt_n ?? null,
-    prompt_ms: timings?.prompt_ms ?? null,
-    cache_n: timings?.cache_n ?? null,
-    predicted_n: tokens,
-    decode_ms: tokens < 2 ? null : (timings?.predicted_ms ?? result.streamMs),
-    draft_n: timings?.draft_n ?? null,
-    draft_n_accepted: timings?.draft_n_accepted ?? null,
-    ttft_ms: rounded(result.ttftMs),
-    tpot_ms: result.streamMs === null || tokens < 2 ? null : rounded(result.streamMs / (tokens - 1)),
-    e2e_ms: rounded(result.e2eMs),
-    gaps_ms: result.gapsMs.map((gap) => rounded(gap) as number),
-    gap_events: result.gapEvents,
-  };
-}
+  async #pause(ms: number): Promise<void> {
+    await delay(ms, undefined, { signal: this.#signal }).catch((error: unknown) => {
+      throw new AdedError("ADED_INTERRUPTED", "interrupted", { cause: error });
+    });
+  }
 
-/** To 1 µs. */
-function rounded(ms: number | null): number | null {
-  return ms === null ? null : Math.round(ms * 1000) / 1000;
+  #request(prompt: BenchPrompt, repeat: number, arm: Arm) {
+    const { maxTokens, temperature, topP, topK, seed, model, stream, arms } = this.#options;
+    return {
+      text: prompt.text,
+      messages: prompt.messages,
+      arm: arms?.[arm].drafts ?? arm,
+      maxTokens,
+      temperature,
+      topP,
+      topK,
+      seed: seed + repeat,
+      model: arms?.[arm].model ?? model,
+      stream,
+    };
+  }
+
+  async #sample({ prompt, repeat }: Planned, arm: Arm, first: boolean): Promise<AbSample> {
+    const request = this.#request(prompt, repeat, arm);
+    const place = {
+      id: prompt.id,
+      category: prompt.category,
+      ...(prompt.group === undefined ? {} : { group: prompt.group }),
+      repeat,
+      arm,
+      first,
+      seed: request.seed,
+      at_ms: Math.round((performance.now() - this.#startedAt) * 1000) / 1000,
+    };
+    try {
+      const result = await this.#clients[arm].chat(request, this.#signal);
+      return { ...place, ...measured(result, this.#options.clock) };
+    } catch (error) {
+      if (error instanceof AdedError && error.code === "ADED_INTERRUPTED") throw error;
+      return { ...place, ...NOTHING_MEASURED, error: messageOf(error) };
+    }
+  }
 }

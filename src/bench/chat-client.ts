@@ -1,18 +1,31 @@
-/** Sends one streaming chat request and takes its times; speaks to llama-server, to this program's proxy, or to any OpenAI-style server. */
+/** Sends one chat request and takes its times; speaks to llama-server, to this program's proxy, or to any OpenAI-style server. */
 import { Agent, request } from "undici";
 import { AdedError, messageOf } from "../errors.ts";
 import { SseReader } from "./sse.ts";
 
 export type Arm = "on" | "off";
 
+export interface ChatMessage {
+  role: string;
+  /** Text, or the parts that the OpenAI API knows. */
+  content: unknown;
+}
+
 export interface ChatRequest {
+  /** What the user says, or else the whole conversation. */
   text: string;
+  messages?: readonly ChatMessage[];
+  /** Value of the header `x-aded`. */
   arm: Arm;
   maxTokens: number;
   temperature: number;
   seed: number;
   /** Left out of the body when undefined. */
+  topP?: number;
+  topK?: number;
   model?: string;
+  /** @default true */
+  stream?: boolean;
 }
 
 /** The engine's own account of a request (llama-server's `timings`). */
@@ -37,6 +50,9 @@ export interface ChatResult {
   armHeader: string | null;
   /** When the first text arrived; null when none did. */
   ttftMs: number | null;
+  /** When the first reasoning text, and the first text of the answer itself, arrived; null when none did. */
+  reasoningMs: number | null;
+  contentMs: number | null;
   e2eMs: number;
   /** From the first text to the last, ms; null with less than two chunks. */
   streamMs: number | null;
@@ -88,18 +104,21 @@ export class ChatClient {
   }
 
   /**
-   * Streams one answer.
+   * Asks for one answer, streamed unless `stream` is false.
    * @throws AdedError ADED_ENGINE_UNREACHABLE (no connection), ADED_BENCH (an error instead of an answer, or a stream that
    *   ends too early), ADED_INTERRUPTED (the signal)
    */
   async chat(chat: ChatRequest, signal?: AbortSignal): Promise<ChatResult> {
+    const streamed = chat.stream ?? true;
     const body = JSON.stringify({
       model: chat.model,
-      messages: [{ role: "user", content: chat.text }],
+      messages: chat.messages ?? [{ role: "user", content: chat.text }],
       max_tokens: chat.maxTokens,
       temperature: chat.temperature,
+      top_p: chat.topP,
+      top_k: chat.topK,
       seed: chat.seed,
-      stream: true,
+      stream: streamed,
       cache_prompt: false,
     });
     const headers = { ...this.#headers, "content-type": "application/json", "x-aded": chat.arm };
@@ -119,7 +138,12 @@ export class ChatClient {
         throw new AdedError("ADED_BENCH", `the server answered ${response.statusCode}: ${answer}`);
       }
       const arm = response.headers["x-aded-arm"];
-      const stream = new ChatStream(sentAt, typeof arm === "string" ? arm : null);
+      const armHeader = typeof arm === "string" ? arm : null;
+      if (!streamed) {
+        const answer = await response.body.text();
+        return wholeAnswer(answer, armHeader, performance.now() - sentAt);
+      }
+      const stream = new ChatStream(sentAt, armHeader);
       for await (const chunk of response.body) stream.push(chunk as Buffer, performance.now());
       return stream.finish();
     } catch (error) {
@@ -158,6 +182,9 @@ class ChatStream {
   #text = "";
   #events = 0;
   #firstAt: number | null = null;
+  #reasoningAt: number | null = null;
+  #contentAt: number | null = null;
+  #now = 0;
   #lastAt = 0;
   #endedAt = 0;
   #finishReason = "";
@@ -171,6 +198,7 @@ class ChatStream {
 
   push(chunk: Uint8Array, now: number): void {
     this.#endedAt = now;
+    this.#now = now;
     let events = 0;
     for (const data of this.#sse.push(chunk)) if (this.#take(data)) events++;
     if (events === 0) return;
@@ -193,6 +221,8 @@ class ChatStream {
       finishReason: this.#finishReason,
       armHeader: this.#armHeader,
       ttftMs: this.#firstAt === null ? null : this.#firstAt - this.#sentAt,
+      reasoningMs: this.#reasoningAt === null ? null : this.#reasoningAt - this.#sentAt,
+      contentMs: this.#contentAt === null ? null : this.#contentAt - this.#sentAt,
       e2eMs: this.#endedAt - this.#sentAt,
       streamMs: this.#firstAt === null || this.#gapsMs.length === 0 ? null : this.#lastAt - this.#firstAt,
       gapsMs: this.#gapsMs,
@@ -218,19 +248,49 @@ class ChatStream {
     if (event.timings !== undefined) this.#timings = readTimings(event.timings);
     const choice = event.choices?.[0];
     if (typeof choice?.finish_reason === "string") this.#finishReason = choice.finish_reason;
-    const text = (choice?.delta?.reasoning_content ?? "") + (choice?.delta?.content ?? "");
-    this.#text += text;
-    return text !== "";
+    const reasoning = choice?.delta?.reasoning_content ?? "";
+    const content = choice?.delta?.content ?? "";
+    if (reasoning !== "") this.#reasoningAt ??= this.#now;
+    if (content !== "") this.#contentAt ??= this.#now;
+    this.#text += reasoning + content;
+    return reasoning + content !== "";
   }
+}
+
+interface Piece {
+  content?: string | null;
+  reasoning_content?: string | null;
 }
 
 interface ChatEvent {
   error?: unknown;
   timings?: Record<string, unknown>;
-  choices?: {
-    finish_reason?: string | null;
-    delta?: { content?: string | null; reasoning_content?: string | null };
-  }[];
+  usage?: { completion_tokens?: number };
+  choices?: { finish_reason?: string | null; delta?: Piece; message?: Piece }[];
+}
+
+/** An answer that came in one piece: its times are the engine's, and the whole request's. */
+function wholeAnswer(body: string, armHeader: string | null, e2eMs: number): ChatResult {
+  const answer = parseEvent(body);
+  const choice = answer.choices?.[0];
+  if (typeof choice?.finish_reason !== "string" || choice.message === undefined) {
+    throw new AdedError("ADED_BENCH", `the server's answer holds no message: ${body.slice(0, 200)}`);
+  }
+  const timings = answer.timings === undefined ? null : readTimings(answer.timings);
+  return {
+    text: (choice.message.reasoning_content ?? "") + (choice.message.content ?? ""),
+    finishReason: choice.finish_reason,
+    armHeader,
+    ttftMs: null,
+    reasoningMs: null,
+    contentMs: null,
+    e2eMs,
+    streamMs: null,
+    gapsMs: [],
+    gapEvents: [],
+    events: timings?.predicted_n ?? answer.usage?.completion_tokens ?? 0,
+    timings,
+  };
 }
 
 function parseEvent(data: string): ChatEvent {

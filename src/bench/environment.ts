@@ -2,6 +2,15 @@
 import { arch, availableParallelism, cpus, platform, release, totalmem } from "node:os";
 import type { ChatClient } from "./chat-client.ts";
 
+export interface EngineDescription {
+  build: string | null;
+  model: string | null;
+  quantisation: string | null;
+  slots: number | null;
+  /** Tokens per slot. */
+  context: number | null;
+}
+
 export interface BenchEnvironment {
   /** ISO 8601, when the measurement began. */
   date: string;
@@ -15,14 +24,9 @@ export interface BenchEnvironment {
   os: string;
   node: string;
   /** What the server says of itself in /props; null: it does not say. */
-  engine: {
-    build: string | null;
-    model: string | null;
-    quantisation: string | null;
-    slots: number | null;
-    /** Tokens per slot. */
-    context: number | null;
-  };
+  engine: EngineDescription;
+  /** The off-arm's server or model, where it is another one. */
+  against?: { url: string; engine: EngineDescription };
   /** /aded/status after the measurement; null when the server has none. */
   aded_status: unknown;
 }
@@ -44,12 +48,20 @@ function number(value: unknown): number | null {
 /** Asks the server what it is. @throws AdedError ADED_ENGINE_UNREACHABLE */
 export async function describeEnvironment(
   client: ChatClient,
-  { command, model, signal }: { command: string; model?: string; signal?: AbortSignal },
+  {
+    command,
+    model,
+    against,
+    signal,
+  }: {
+    command: string;
+    model?: string;
+    against?: { client: ChatClient; model?: string };
+    signal?: AbortSignal;
+  },
 ): Promise<BenchEnvironment> {
-  const query = model === undefined ? "" : `?model=${encodeURIComponent(model)}`;
-  const props = fieldsOf(await client.get(`/props${query}`, signal));
   const processors = cpus();
-  return {
+  const environment: BenchEnvironment = {
     date: new Date().toISOString(),
     command,
     url: client.url,
@@ -58,13 +70,28 @@ export async function describeEnvironment(
     memory_gib: Math.round((totalmem() / 2 ** 30) * 10) / 10,
     os: `${platform()} ${release()} ${arch()}`,
     node: process.version,
-    engine: {
-      build: text(props.build_info),
-      model: text(props.model_alias) ?? text(props.model_path),
-      quantisation: text(props.model_ftype),
-      slots: number(props.total_slots),
-      context: number(fieldsOf(props.default_generation_settings).n_ctx),
-    },
+    engine: await describeEngine(client, model, signal),
     aded_status: null,
+  };
+  if (against !== undefined) {
+    const engine = await describeEngine(against.client, against.model, signal);
+    environment.against = { url: against.client.url, engine };
+  }
+  return environment;
+}
+
+async function describeEngine(
+  client: ChatClient,
+  model: string | undefined,
+  signal?: AbortSignal,
+): Promise<EngineDescription> {
+  const query = model === undefined ? "" : `?model=${encodeURIComponent(model)}`;
+  const props = fieldsOf(await client.get(`/props${query}`, signal));
+  return {
+    build: text(props.build_info),
+    model: text(props.model_alias) ?? text(props.model_path),
+    quantisation: text(props.model_ftype),
+    slots: number(props.total_slots),
+    context: number(fieldsOf(props.default_generation_settings).n_ctx),
   };
 }

@@ -13,6 +13,10 @@ export interface SeenRequest {
 export interface Answer {
   /** One event each. @default ["Hello", ", ", "world"] */
   pieces?: string[];
+  /** Events with reasoning text ahead of them. */
+  reasoning?: string[];
+  /** One JSON body instead of a stream. */
+  whole?: boolean;
   status?: number;
   /** undefined: no header. */
   armHeader?: string;
@@ -82,10 +86,21 @@ export class FakeServer {
       response.end(JSON.stringify({ error: { message: "told to fail" } }));
       return;
     }
+    const pieces = answer.pieces ?? ["Hello", ", ", "world"];
+    if (answer.whole === true) {
+      response.writeHead(200, { "content-type": "application/json", ...arm });
+      const message = { role: "assistant", content: pieces.join("") };
+      const choices = [{ finish_reason: answer.finish ?? "stop", message }];
+      response.end(JSON.stringify({ choices, timings: answer.timings }));
+      return;
+    }
     response.writeHead(200, { "content-type": "text/event-stream", ...arm });
     const send = (event: object): boolean => response.write(`data: ${JSON.stringify(event)}\n\n`);
     send({ choices: [{ finish_reason: null, delta: { role: "assistant", content: null } }] });
-    for (const piece of answer.pieces ?? ["Hello", ", ", "world"]) {
+    for (const piece of answer.reasoning ?? []) {
+      send({ choices: [{ finish_reason: null, delta: { reasoning_content: piece } }] });
+    }
+    for (const piece of pieces) {
       send({ choices: [{ finish_reason: null, delta: { content: piece } }] });
     }
     if (answer.error !== undefined) send({ error: answer.error });
