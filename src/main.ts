@@ -3,10 +3,11 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
 import type { LoadedConfig } from "./config.ts";
+import type { WeightedCorpus } from "./corpus/floor-messages.ts";
 import { ensureEngine } from "./engine/build.ts";
 import { createEngine } from "./engine/create.ts";
 import type { Engine } from "./engine/engine.ts";
-import { ensureModel, needsDownload } from "./engine/models.ts";
+import { ensureModel, needsDownload, resolvePath } from "./engine/models.ts";
 import type { WorkOptions } from "./engine/progress.ts";
 import { buildTools, downloadTools, requireTools } from "./engine/tools.ts";
 import { AdedError, messageOf } from "./errors.ts";
@@ -44,6 +45,8 @@ interface Served {
   name: string;
   settings: ModelConfig;
   engine: Engine;
+  /** Where relative paths start. */
+  base?: string;
   drafting?: DraftingHost;
 }
 
@@ -135,7 +138,7 @@ async function prepare(config: LoadedConfig, options: ServerOptions): Promise<Se
     const modelPath =
       settings.source === undefined ? undefined : await ensureModel(settings.source, { ...options, base });
     const engine = createEngine({ model: name, settings, serverPath, modelPath, log: options.log });
-    served.push({ name, settings, engine });
+    served.push({ name, settings, engine, base });
   }
   return served;
 }
@@ -169,10 +172,16 @@ function startDrafting(model: Served, log: Log): void {
   model.drafting = new DraftingHost({
     socketPath,
     topK,
+    corpora: { corpora: corporaOf(model), topK: settings.top_k },
     drafter: { maxNodes, fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes, matrixBytes, search },
     log: log.child({ model: name }),
   });
   model.drafting.start();
+}
+
+/** The corpora of a model, with full paths. */
+function corporaOf({ settings, base }: Served): WeightedCorpus[] {
+  return settings.corpora.map(({ file, weight }) => ({ file: resolvePath(file, base), weight }));
 }
 
 /** @throws AdedError ADED_PORT_TAKEN */

@@ -63,6 +63,19 @@ export const draftSchema = z.strictObject({
     .meta({ description: "How draft trees are searched." }),
 });
 
+/** A corpus file; `weight` multiplies its counts. */
+const corpus = z
+  .union(
+    [
+      z.string().min(1),
+      z.strictObject({ file: z.string().min(1), weight: z.number().positive().default(1) }),
+    ],
+    {
+      error: "expected a corpus file, or {file, weight}",
+    },
+  )
+  .transform((value) => (typeof value === "string" ? { file: value, weight: 1 } : value));
+
 export const modelSchema = z
   .strictObject({
     source: z
@@ -88,6 +101,15 @@ export const modelSchema = z
     args: args.prefault([]).meta({ description: "Arguments for llama-server, as one text or as a list." }),
     env: z.record(z.string(), z.string()).default({}).meta({ description: "Environment for llama-server." }),
     aliases: z.array(z.string().min(1)).default([]).meta({ description: "Other names for the model." }),
+    corpora: z.array(corpus).default([]).meta({
+      description: "Corpus files that the drafter starts from, made by aded corpus build or grow.",
+    }),
+    top_k: z
+      .int()
+      .min(1)
+      .max(64)
+      .default(12)
+      .meta({ description: "Successors kept of each row of the corpora when they are read." }),
     drafts: draftSchema.prefault({}).meta({ description: "Draft settings." }),
   })
   .superRefine((model, context) => {

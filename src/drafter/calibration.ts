@@ -8,10 +8,20 @@ export const SOURCE_TRIGRAM = 0;
 export const SOURCE_BIGRAM = 1;
 export const SOURCE_SUFFIX = 2;
 export const SOURCE_NEXT = 3;
+/** Rows of the corpora: pairs, and single tokens. */
+export const SOURCE_FLOOR_TRIGRAM = 4;
+export const SOURCE_FLOOR_BIGRAM = 5;
 /** Number of sources. */
-export const SOURCES = 4;
+export const SOURCES = 6;
 /** By number, for reports. */
-export const SOURCE_NAMES = ["trigram", "bigram", "suffix", "next"] as const;
+export const SOURCE_NAMES = [
+  "trigram",
+  "bigram",
+  "suffix",
+  "next",
+  "corpus_trigram",
+  "corpus_bigram",
+] as const;
 
 const LENGTHS = 6;
 const RANKS = 6;
@@ -91,7 +101,7 @@ export function lengthBucket(length: number): number {
   return length < 6 ? 2 : length < 9 ? 3 : length < 14 ? 4 : 5;
 }
 
-/** Bucket of a row's number of updates (1 …). */
+/** Bucket of a row's number of updates, or of a pair's occurrences in the corpora (1 …). */
 export function seenBucket(seen: number): number {
   if (seen < 4) return seen < 2 ? 0 : seen - 1;
   return seen < 8 ? 3 : seen < 24 ? 4 : 5;

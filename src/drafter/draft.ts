@@ -3,6 +3,8 @@
  * is known here. Everything in `drafter/` builds on these types; `link/` calls them.
  */
 
+import type { CorpusFloor } from "../corpus/floor.ts";
+
 /** What the engine's `hello` tells of the model (docs/protocol.md, 1.3). */
 export interface EngineInfo {
   model: string;
@@ -86,6 +88,7 @@ export interface DrafterStats {
   tokensPerStep: number;
   draftedNodes: number;
   acceptedNodes: number;
+  /** With the rows of the corpora, and what is kept for them while they are read. */
   matrix: { rows: number; bytes: number; limit: number };
   controller: { asleep: number; nodes: number };
   /** µs of one forward pass by number of tokens, as currently believed. */
@@ -113,5 +116,7 @@ export interface Drafter {
    */
   draft(step: VerifiedStep): readonly SlotDraft[];
   end(slot: number, id: number, reason: string): void;
+  /** Puts corpora under what is learnt, at any time; undefined takes them away. False: there was no room. */
+  useFloor?(floor: CorpusFloor | undefined): boolean;
   stats(): DrafterStats;
 }

@@ -2,6 +2,7 @@
  * The ADED drafter: learns from what the engine verified and answers with draft trees. Wires the parts together: scopes and their matrices,
  * the slots' suffix indices, the mixed prior, the search and the controller.
  */
+import type { CorpusFloor } from "../corpus/floor.ts";
 import { AcceptanceCounter } from "./acceptance.ts";
 import { BestFirst } from "./best-first.ts";
 import { Controller } from "./controller.ts";
@@ -49,6 +50,9 @@ export class AdedDrafter implements Drafter {
   private readonly answers: SlotDraft[] = [];
 
   private readonly acceptance = new AcceptanceCounter();
+  /** Bytes of the budget that are the floor's, or kept for it. */
+  private floorBytes: number;
+  private floorRows = 0;
   private steps = 0;
   private tokens = 0;
   private draftedNodes = 0;
@@ -64,6 +68,9 @@ export class AdedDrafter implements Drafter {
     const chain = info.tree ? Number.POSITIVE_INFINITY : info.maxChain;
     this.maxNodes = Math.max(1, Math.min(this.options.maxNodes, info.maxNodes, chain));
     this.scopes = new Scopes({ bytes: matrixBytes, width: matrixWidth, most: maxScopes });
+    // options see to it that this is at most half of the budget
+    this.floorBytes = this.options.floorBytes;
+    this.scopes.budget.take(this.floorBytes);
     this.prior = new Prior({ nVocab: info.nVocab, width: matrixWidth });
     this.search =
       search === "puct" ? new Mcts(this.maxNodes, { exploration, effort }) : new BestFirst(this.maxNodes);
@@ -170,6 +177,24 @@ export class AdedDrafter implements Drafter {
     this.controller.reset(slot);
   }
 
+  /**
+   * Puts the rows of the corpora under all scopes; what was kept for them and they do not need goes back to the matrices.
+   * A floor for which there is no room is not taken.
+   *
+   * @param floor undefined: there are none
+   * @returns whether it was taken
+   */
+  useFloor(floor: CorpusFloor | undefined): boolean {
+    const { budget } = this.scopes;
+    const bytes = floor?.bytes ?? 0;
+    if (bytes > this.floorBytes && !budget.take(bytes - this.floorBytes)) return false;
+    if (bytes < this.floorBytes) budget.give(this.floorBytes - bytes);
+    this.floorBytes = bytes;
+    this.floorRows = floor?.rowCount ?? 0;
+    this.prior.useFloor(floor);
+    return true;
+  }
+
   /** Forgets what a scope learnt. False if there is no such scope. */
   purge(scope: string): boolean {
     return this.scopes.purge(scope);
@@ -188,7 +213,11 @@ export class AdedDrafter implements Drafter {
       tokensPerStep: this.steps > 0 ? this.tokens / this.steps : 0,
       draftedNodes: this.draftedNodes,
       acceptedNodes: this.acceptedNodes,
-      matrix: { rows: this.scopes.rows, bytes: this.scopes.budget.used, limit: this.scopes.budget.limit },
+      matrix: {
+        rows: this.scopes.rows + this.floorRows,
+        bytes: this.scopes.budget.used,
+        limit: this.scopes.budget.limit,
+      },
       controller: { asleep: this.controller.asleep, nodes: this.lastNodes },
       costUs,
       acceptance: this.acceptance.stats(),

@@ -1,9 +1,13 @@
 /** Every setting of the drafter, with unit, default and bounds. */
 import { AdedError } from "../errors.ts";
 
+export const DEFAULT_MATRIX_BYTES = 256 * 2 ** 20;
+
 export interface DrafterOptions {
   /** Hard bound on the memory of all matrices together, bytes, at least 1 MiB. @default 268435456 (256 MiB) */
   matrixBytes?: number;
+  /** Bytes of `matrixBytes` that are kept for the corpora until it is known how much they take, at most half. @default 0 */
+  floorBytes?: number;
   /** Successors kept per matrix row, 1 … 64. @default 12 */
   matrixWidth?: number;
   /** Learning scopes held at once; past that the one used longest ago is forgotten. @default 64 */
@@ -42,8 +46,10 @@ export type ResolvedDrafterOptions = Required<Omit<DrafterOptions, "fixedNodes">
 
 /** Fills in the defaults. Throws ADED_CONFIG for a value out of bounds. */
 export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDrafterOptions {
+  const matrixBytes = bounded("matrixBytes", options.matrixBytes, DEFAULT_MATRIX_BYTES, 2 ** 20, 2 ** 40);
   const resolved: ResolvedDrafterOptions = {
-    matrixBytes: bounded("matrixBytes", options.matrixBytes, 256 * 2 ** 20, 2 ** 20, 2 ** 40),
+    matrixBytes,
+    floorBytes: bounded("floorBytes", options.floorBytes, 0, 0, matrixBytes / 2),
     matrixWidth: bounded("matrixWidth", options.matrixWidth, 12, 1, 64),
     maxScopes: bounded("maxScopes", options.maxScopes, 64, 1, 65536),
     trigramRate: bounded("trigramRate", options.trigramRate, 0.35, 0, 1),

@@ -3,6 +3,7 @@
  * (calibration.ts) and the calibrated rates of one token are added up (mixer.ts), so that a token counts once however many sources name it. Both learn from
  * the outcome at every verified cell.
  */
+import { type CorpusFloor, NO_TOKEN } from "../corpus/floor.ts";
 import {
   Calibration,
   type CalibrationOptions,
@@ -10,6 +11,8 @@ import {
   lengthBucket,
   RANK_ABSENT,
   SOURCE_BIGRAM,
+  SOURCE_FLOOR_BIGRAM,
+  SOURCE_FLOOR_TRIGRAM,
   SOURCE_NEXT,
   SOURCE_SUFFIX,
   SOURCE_TRIGRAM,
@@ -29,9 +32,14 @@ const ABSENT_CLAIM = 0.01;
 const BIGRAM_CANDIDATES = 6;
 const SUFFIX_CANDIDATES = 8;
 const NEXT_DEPTH = 2;
-/** Situations of the mixer: tri-gram row (none, or 3 stages of use), times longest match (none, or 6 buckets). */
-const SETS = 4 * 7;
-const INITIAL_WEIGHTS = [0.6, 0.2, 0.5, 0.1];
+/**
+ * Situations of the mixer: tri-gram row (none, or 3 stages of use), times longest match (none, or 6 buckets), times row of the corpora (no corpus,
+ * none, or 3 stages).
+ */
+const STAGES = 4;
+const MATCHES = 7;
+const FLOORS = 5;
+const INITIAL_WEIGHTS = [0.6, 0.2, 0.5, 0.1, 0.4, 0.1];
 
 /** Why each child of a tree's cells got its prior; kept until the outcome is known. Parallel to the tree's cells. */
 export class Evidence {
@@ -86,11 +94,12 @@ export class Prior implements Expander {
   private readonly greedy: Learnt;
   private readonly sampled: Learnt;
   private at: PriorContext | undefined;
+  private floor: CorpusFloor | undefined;
 
   // Scratch of one expansion.
   private readonly context: Int32Array;
-  private readonly rowIds: Int32Array;
-  private readonly rowProbs: Float32Array;
+  private rowIds: Int32Array;
+  private rowProbs: Float32Array;
   private readonly matches: SuffixMatches;
   private count = 0;
   private readonly token = new Int32Array(MAX_CHILDREN);
@@ -103,7 +112,7 @@ export class Prior implements Expander {
   constructor(options: PriorOptions) {
     const learnt = (): Learnt => ({
       calibration: new Calibration(options.calibration),
-      mixer: new Mixer(SOURCES, SETS, INITIAL_WEIGHTS, options.mixer),
+      mixer: new Mixer(SOURCES, STAGES * MATCHES * FLOORS, INITIAL_WEIGHTS, options.mixer),
     });
     this.nVocab = options.nVocab;
     this.greedy = learnt();
@@ -119,6 +128,14 @@ export class Prior implements Expander {
     };
   }
 
+  /** What the corpora know; undefined: there are none. */
+  useFloor(floor: CorpusFloor | undefined): void {
+    this.floor = floor;
+    if (floor === undefined || floor.width <= this.rowIds.length) return;
+    this.rowIds = new Int32Array(floor.width);
+    this.rowProbs = new Float32Array(floor.width);
+  }
+
   /** The slot that the next calls are about. */
   bind(context: PriorContext): void {
     this.at = context;
@@ -128,7 +145,7 @@ export class Prior implements Expander {
     const at = this.at;
     if (at === undefined || tree.cells + MAX_CHILDREN > tree.capacity) return;
     const { calibration, mixer } = at.greedy ? this.greedy : this.sampled;
-    const { context, matches } = this;
+    const { context, matches, floor } = this;
     const depth = tree.depth[cell];
     const known = this.fillContext(tree, cell, at.suffix);
     this.count = 0;
@@ -143,32 +160,57 @@ export class Prior implements Expander {
     let stage = 0;
     if (tri >= 0) {
       const seen = at.matrix.seen(tri);
-      stage = seen < 2 ? 1 : seen < 5 ? 2 : 3;
-      this.proposeRow(at, tri, SOURCE_TRIGRAM, seenBucket(seen), MAX_CHILDREN, depth);
+      stage = stageOf(seen);
+      this.proposeRow(at, at.matrix, tri, SOURCE_TRIGRAM, seenBucket(seen), MAX_CHILDREN, depth);
     }
     let bi = at.matrix.find(NONE, context[0]);
     if (bi < 0) bi = at.matrix.find(NONE, NONE);
     if (bi >= 0) {
       const most = tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN;
-      this.proposeRow(at, bi, SOURCE_BIGRAM, seenBucket(at.matrix.seen(bi)), most, depth);
+      this.proposeRow(at, at.matrix, bi, SOURCE_BIGRAM, seenBucket(at.matrix.seen(bi)), most, depth);
+    }
+    let floorTri = -1;
+    let floorBi = -1;
+    let floorStage = 0;
+    if (floor !== undefined) {
+      floorStage = 1;
+      if (known >= 2) floorTri = floor.find(context[1], context[0]);
+      if (floorTri >= 0) {
+        const seen = floor.seen(floorTri);
+        floorStage = 1 + stageOf(seen);
+        this.proposeRow(at, floor, floorTri, SOURCE_FLOOR_TRIGRAM, seenBucket(seen), MAX_CHILDREN, depth);
+      }
+      floorBi = floor.find(NO_TOKEN, context[0]);
+      if (floorBi >= 0) {
+        const most = floorTri >= 0 || tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN;
+        const seen = seenBucket(floor.seen(floorBi));
+        this.proposeRow(at, floor, floorBi, SOURCE_FLOOR_BIGRAM, seen, most, depth);
+      }
     }
     if (depth < NEXT_DEPTH) {
       for (let i = 0; i < at.lastCount; i++) this.support(SOURCE_NEXT, at.lastIds[i], i, depth);
     }
     if (this.count === 0) return;
 
-    const set = stage * 7 + (longest > 0 ? 1 + lengthBucket(longest) : 0);
+    const match = longest > 0 ? 1 + lengthBucket(longest) : 0;
+    const set = (floorStage * STAGES + stage) * MATCHES + match;
     at.evidence.set[cell] = set;
     const triAbsent = tri >= 0 ? cellOf(SOURCE_TRIGRAM, stage, RANK_ABSENT, 0, depth) : -1;
     const biAbsent = bi >= 0 ? cellOf(SOURCE_BIGRAM, 0, RANK_ABSENT, 0, depth) : -1;
     const suffixAbsent =
       longest > 0 ? cellOf(SOURCE_SUFFIX, lengthBucket(longest), RANK_ABSENT, 0, depth) : -1;
+    const floorTriAbsent =
+      floorTri >= 0 ? cellOf(SOURCE_FLOOR_TRIGRAM, floorStage, RANK_ABSENT, 0, depth) : -1;
+    const floorBiAbsent = floorBi >= 0 ? cellOf(SOURCE_FLOOR_BIGRAM, 0, RANK_ABSENT, 0, depth) : -1;
     let sum = 0;
     for (let i = 0; i < this.count; i++) {
       const base = i * SOURCES;
       if (this.cell[base + SOURCE_TRIGRAM] < 0) this.absent(base + SOURCE_TRIGRAM, triAbsent);
       if (this.cell[base + SOURCE_BIGRAM] < 0) this.absent(base + SOURCE_BIGRAM, biAbsent);
       if (this.cell[base + SOURCE_SUFFIX] < 0) this.absent(base + SOURCE_SUFFIX, suffixAbsent);
+      if (this.cell[base + SOURCE_FLOOR_TRIGRAM] < 0)
+        this.absent(base + SOURCE_FLOOR_TRIGRAM, floorTriAbsent);
+      if (this.cell[base + SOURCE_FLOOR_BIGRAM] < 0) this.absent(base + SOURCE_FLOOR_BIGRAM, floorBiAbsent);
       for (let source = 0; source < SOURCES; source++) {
         const j = base + source;
         this.stretched[j] = this.cell[j] < 0 ? 0 : stretch(calibration.rate(this.cell[j], this.claim[j]));
@@ -215,6 +257,7 @@ export class Prior implements Expander {
 
   private proposeRow(
     at: PriorContext,
+    rows: RowReader,
     row: number,
     source: number,
     length: number,
@@ -222,7 +265,7 @@ export class Prior implements Expander {
     depth: number,
   ): void {
     const { rowIds, rowProbs } = this;
-    const size = at.matrix.read(row, rowIds, rowProbs);
+    const size = rows.read(row, rowIds, rowProbs);
     if (at.sharpness !== 1) reshape(rowProbs, size, at.sharpness);
     const n = Math.min(size, most);
     for (let i = 0; i < n; i++) this.propose(source, rowIds[i], length, i, rowProbs[i], depth);
@@ -286,6 +329,16 @@ export class Prior implements Expander {
       }
     }
   }
+}
+
+/** Where rows are read from: the matrix, or its floor. */
+interface RowReader {
+  read(row: number, ids: Int32Array, probs: Float32Array): number;
+}
+
+/** Stage of use of a row by how often it was seen: 1 … 3. */
+function stageOf(seen: number): number {
+  return seen < 2 ? 1 : seen < 5 ? 2 : 3;
 }
 
 function longestOf(matches: SuffixMatches): number {

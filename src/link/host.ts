@@ -4,18 +4,13 @@
  */
 import { EventEmitter, once } from "node:events";
 import { Worker } from "node:worker_threads";
-import type { DrafterOptions } from "../drafter/options.ts";
+import { DEFAULT_MATRIX_BYTES, type DrafterOptions } from "../drafter/options.ts";
 import type { DraftingSnapshot } from "../engine/engine.ts";
 import { messageOf } from "../errors.ts";
 import type { LinkLog } from "./client.ts";
+import { type CorporaOptions, FloorLoader, floorBound } from "./floor-loader.ts";
 import { LatencyRing } from "./latency.ts";
-import type {
-  RetryMessage,
-  StatusMessage,
-  StopMessage,
-  WorkerInput,
-  WorkerMessage,
-} from "./worker-messages.ts";
+import type { FloorData, MainMessage, StatusMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
 
 export interface DraftingHostOptions {
   /** Path of the engine's draft socket; it need not exist yet. */
@@ -24,6 +19,8 @@ export interface DraftingHostOptions {
   topK?: number;
   /** @default {} */
   drafter?: DrafterOptions;
+  /** What the drafter knows before it has learnt anything. @default none */
+  corpora?: CorporaOptions;
   log: LinkLog;
   /** URL of a module that exports a Drafter class named AdedDrafter. @default this program's drafter */
   drafterModule?: string;
@@ -48,6 +45,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   readonly #maxMs: number;
   readonly #draftLatency = new LatencyRing();
   readonly #linkLatency = new LatencyRing();
+  readonly #corpora: FloorLoader | undefined;
   #worker: Worker | undefined;
   #status: StatusMessage | undefined;
   #running = false;
@@ -62,6 +60,14 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     this.#firstMs = options.restart?.firstMs ?? 100;
     this.#maxMs = options.restart?.maxMs ?? 10_000;
     this.#waitMs = this.#firstMs;
+    if (options.corpora !== undefined && options.corpora.corpora.length > 0) {
+      this.#corpora = new FloorLoader({
+        ...options.corpora,
+        bound: this.#floorBound,
+        log: options.log,
+        onEnd: () => this.#giveFloor(),
+      });
+    }
   }
 
   /** How often the worker was started again after it died. */
@@ -75,6 +81,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     this.#running = true;
     this.#waitMs = this.#firstMs;
     this.#spawn();
+    if (this.#corpora?.reading) this.#corpora.start();
   }
 
   /**
@@ -83,7 +90,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
    */
   async linked(timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
     const over = AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal === undefined ? [] : [signal])]);
-    const retry: RetryMessage = { type: "retry" };
+    const retry: MainMessage = { type: "retry" };
     this.#worker?.postMessage(retry);
     while (!this.connected) {
       if (!this.#running || over.aborted) return false;
@@ -96,11 +103,12 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   async stop(): Promise<void> {
     this.#running = false;
     clearTimeout(this.#retry);
+    this.#corpora?.stop();
     const worker = this.#worker;
     if (worker === undefined) return;
     // not events.once(), which throws when the worker crashes first
     const gone = new Promise((resolve) => worker.once("exit", resolve));
-    const stop: StopMessage = { type: "stop" };
+    const stop: MainMessage = { type: "stop" };
     worker.postMessage(stop);
     const overdue = setTimeout(() => void worker.terminate(), STOP_GRACE_MS);
     await gone;
@@ -127,6 +135,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       matrix: stats?.matrix ?? { rows: 0, bytes: 0, limit: 0 },
       controller: stats?.controller ?? { asleep: 0, nodes: 0 },
       acceptance: stats?.acceptance,
+      corpora: this.#corpora?.snapshot(),
       drafted_nodes: stats?.draftedNodes ?? 0,
       accepted_nodes: stats?.acceptedNodes ?? 0,
       late: this.#status?.counters.late ?? 0,
@@ -141,7 +150,8 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       socketPath,
       topK,
       drafterModule: drafterModule ?? new URL("../drafter/module.ts", import.meta.url).href,
-      drafterOptions: drafter,
+      drafterOptions: this.#corpora?.usable ? { ...drafter, floorBytes: this.#floorBound } : drafter,
+      floor: this.#floorData(),
       draftLatency: this.#draftLatency.buffer,
       linkLatency: this.#linkLatency.buffer,
       statusMs,
@@ -165,12 +175,33 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     });
   }
 
+  get #floorBound(): number {
+    return floorBound(this.#options.drafter?.matrixBytes ?? DEFAULT_MATRIX_BYTES);
+  }
+
+  #floorData(): FloorData | undefined {
+    const floor = this.#corpora?.floor;
+    if (floor === undefined) return undefined;
+    const files = this.#options.corpora?.corpora.map(({ file }) => file) ?? [];
+    return { buffer: floor.buffer, vocabHash: floor.vocabHash, files };
+  }
+
+  /** Tells the worker what became of the corpora. */
+  #giveFloor(): void {
+    const message: MainMessage = { type: "floor", floor: this.#floorData() };
+    this.#worker?.postMessage(message);
+    this.emit("status", this.snapshot());
+  }
+
   #onMessage(message: WorkerMessage): void {
     if (message.type === "log") {
       this.#options.log[message.level](message.fields, message.message);
       return;
     }
     this.#status = message;
+    if (message.floorRefused !== undefined) {
+      this.#corpora?.refuse(message.floorRefused.reason, message.floorRefused.hint);
+    }
     this.emit("status", this.snapshot());
   }
 

@@ -13,6 +13,16 @@ export interface WorkerInput {
   linkLatency: SharedArrayBuffer;
   /** Time between status messages, ms. */
   statusMs: number;
+  /** What the corpora taught, if they are read already. */
+  floor?: FloorData;
+}
+
+export interface FloorData {
+  /** For `FloorTable`. */
+  buffer: SharedArrayBuffer;
+  vocabHash: string;
+  /** Names of the corpora. */
+  files: string[];
 }
 
 export type LogLevel = "debug" | "info" | "warn" | "error";
@@ -24,6 +34,8 @@ export interface StatusMessage {
   tree?: boolean;
   stats?: DrafterStats;
   counters: LinkCounters;
+  /** Why the drafter does not use the floor that it was given. */
+  floorRefused?: { reason: string; hint: string };
 }
 
 export interface LogMessage {
@@ -45,3 +57,11 @@ export interface StopMessage {
 export interface RetryMessage {
   type: "retry";
 }
+
+/** Main → worker: the corpora are read; without a floor: they can't be used. */
+export interface FloorMessage {
+  type: "floor";
+  floor?: FloorData;
+}
+
+export type MainMessage = StopMessage | RetryMessage | FloorMessage;

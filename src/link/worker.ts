@@ -1,10 +1,11 @@
 /** The drafter's thread: holds the draft link and the drafter, and reports to the main thread now and then. */
 import { parentPort, workerData } from "node:worker_threads";
+import { FloorTable } from "../corpus/floor.ts";
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
-import type { LogLevel, RetryMessage, StopMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
+import type { FloorData, LogLevel, MainMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
 
 interface DrafterModule {
   AdedDrafter: new (info: EngineInfo, options: DrafterOptions) => Drafter;
@@ -32,12 +33,36 @@ const log: LinkLog = {
   error: logAt("error"),
 };
 
+let floor: FloorData | undefined = input.floor;
+let floorRefused: { reason: string; hint: string } | undefined;
+
+/** Gives a drafter the corpora, if they belong to its model. */
+function useFloor(drafter: Drafter, info: EngineInfo): void {
+  floorRefused = undefined;
+  if (floor === undefined) return;
+  const names = floor.files.join(", ");
+  if (floor.vocabHash !== info.vocabHash) {
+    floorRefused = {
+      reason: `${names} belongs to the vocabulary ${floor.vocabHash}, ${info.model} has ${info.vocabHash}`,
+      hint: "token ids mean other texts there: build it with this model's tokenizer (npx aded corpus build --model)",
+    };
+  } else if (drafter.useFloor?.(new FloorTable(floor.buffer)) === false) {
+    floorRefused = {
+      reason: `${names} needs ${floor.buffer.byteLength} bytes of the matrix's memory`,
+      hint: "give more with matrix_memory",
+    };
+  }
+  if (floorRefused !== undefined) drafter.useFloor?.(undefined);
+}
+
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
   createDrafter: (info) => {
     drafting.warmUp?.(info, input.drafterOptions);
-    return new drafting.AdedDrafter(info, input.drafterOptions);
+    const drafter = new drafting.AdedDrafter(info, input.drafterOptions);
+    useFloor(drafter, info);
+    return drafter;
   },
   log,
   draftLatency: new LatencyRing(input.draftLatency),
@@ -53,13 +78,29 @@ function report(always: boolean): void {
   const steps = stats?.steps ?? -1;
   if (!always && steps === lastSteps) return;
   lastSteps = steps;
-  post({ type: "status", link: client.state, tree: client.info?.tree, stats, counters: client.counters });
+  post({
+    type: "status",
+    link: client.state,
+    tree: client.info?.tree,
+    stats,
+    counters: client.counters,
+    floorRefused,
+  });
 }
 
 const timer = setInterval(() => report(false), input.statusMs);
 
-port.on("message", (message: StopMessage | RetryMessage) => {
+port.on("message", (message: MainMessage) => {
   if (message.type === "retry") return client.retryNow();
+  if (message.type === "floor") {
+    floor = message.floor;
+    const { drafter, info } = client;
+    if (drafter === undefined || info === undefined) return;
+    if (floor === undefined) drafter.useFloor?.(undefined);
+    else useFloor(drafter, info);
+    report(true);
+    return;
+  }
   clearInterval(timer);
   client.stop();
   report(true);
