@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { reportSameText, runSameText } from "../bench/same-text.ts";
 import { type AbFlags, abCommand, choosePrompts } from "./bench-ab.ts";
 import { compareCommand } from "./bench-compare.ts";
+import { draftCommand } from "./bench-draft.ts";
 import { checkFolder, integer, save } from "./bench-support.ts";
 import { withTarget } from "./bench-target.ts";
 import { verifyCommand } from "./bench-verify.ts";
@@ -26,6 +27,7 @@ export function benchCommand(): Command {
     .option("--json [file]", "write the report as JSON; to stdout without a file")
     .action((flags: SameTextFlags) => benchSameText(flags));
   bench.addCommand(verifyCommand());
+  bench.addCommand(draftCommand());
   return bench;
 }
 

@@ -36,12 +36,14 @@ const WIDTH = 16;
 export class MissingNodes {
   readonly byTrace = new Map<Trace, Map<number, number[][]>>();
   count = 0;
-  private readonly seen = new Set<string>();
+  private readonly seen = new Map<Trace, Set<string>>();
 
   add({ trace, position, path }: MissingNode): void {
-    const key = `${trace.id}\n${position} ${path.join(" ")}`;
-    if (this.seen.has(key)) return;
-    this.seen.add(key);
+    const seen = this.seen.get(trace) ?? new Set();
+    this.seen.set(trace, seen);
+    const key = `${position} ${path.join(" ")}`;
+    if (seen.has(key)) return;
+    seen.add(key);
     let positions = this.byTrace.get(trace);
     if (positions === undefined) {
       positions = new Map();

@@ -30,6 +30,15 @@ export interface ReplayOptions {
   cost?: (tokens: number) => number;
 }
 
+/** What one text took. */
+export interface ReplayedText {
+  id: string;
+  category: string;
+  /** Steps in which a draft could be made, and the tokens that they emitted. */
+  steps: number;
+  tokens: number;
+}
+
 export interface ReplayResult {
   /** Steps in which a draft could be made. */
   steps: number;
@@ -47,6 +56,8 @@ export interface ReplayResult {
   observeUs: Float64Array;
   /** µs of all forward passes by `cost`; 0 without it. */
   decodeUs: number;
+  /** One by one, in the order of the replay. */
+  texts: ReplayedText[];
 }
 
 /** What an engine with one slot and cheap forward passes would say of itself. */
@@ -100,6 +111,7 @@ class Replay {
   private rejected = 0;
   private known = 0;
   private decodeUs = 0;
+  private readonly texts: ReplayedText[] = [];
 
   // The verified nodes of the step at hand. A place is a position of the text, ~node for what is known beside it, or UNKNOWN.
   private readonly nodes: number[] = [];
@@ -112,7 +124,7 @@ class Replay {
   }
 
   result(): ReplayResult {
-    const { steps, tokens, sent: nodes, rejected, known, decodeUs } = this;
+    const { steps, tokens, sent: nodes, rejected, known, decodeUs, texts } = this;
     const draftUs = Float64Array.from(this.draftUs);
     const observeUs = Float64Array.from(this.observeUs);
     return {
@@ -125,6 +137,7 @@ class Replay {
       draftUs,
       observeUs,
       decodeUs,
+      texts,
     };
   }
 
@@ -139,6 +152,7 @@ class Replay {
       tokens: trace.prompt.slice(),
       sampling: { greedy: temperature === 0, temperature, grammar: false, draft: true },
     });
+    const { steps, tokens } = this;
     const output = trace.tokens;
     let at = 0; // output tokens emitted so far
     let accepted = this.verify(trace, undefined, 0, trace.prompt[trace.prompt.length - 1]);
@@ -166,6 +180,8 @@ class Replay {
       if (at < output.length) accepted = this.verify(trace, draft, at, output[at - 1]);
     }
     drafter.end(0, id, "limit");
+    const { id: name, category } = trace;
+    this.texts.push({ id: name, category, steps: this.steps - steps, tokens: this.tokens - tokens });
   }
 
   private stepOf(trace: Trace, accepted: Int32Array, room: number): VerifiedStep {

@@ -16,7 +16,7 @@ export class RuleTree {
 
   /** The child of a node (-1: the root) with this token, added if it is new. */
   child(parent: number, token: number): number {
-    const key = (parent + 1) * 2 ** 21 + token;
+    const key = keyOf(parent, token);
     const known = this.index.get(key);
     if (known !== undefined) return known;
     const node = this.tokens.length;
@@ -26,11 +26,15 @@ export class RuleTree {
     return node;
   }
 
+  has(parent: number, token: number): boolean {
+    return this.index.has(keyOf(parent, token));
+  }
+
   /** Adds tokens one below the other until the tree has `most` nodes. */
   chain(tokens: Iterable<number>, most: number): void {
     let node = -1;
     for (const token of tokens) {
-      if (this.tokens.length >= most && !this.index.has((node + 1) * 2 ** 21 + token)) return;
+      if (this.tokens.length >= most && !this.has(node, token)) return;
       node = this.child(node, token);
     }
   }
@@ -42,4 +46,8 @@ export class RuleTree {
       parents: Int32Array.from(this.parents.slice(0, n)),
     };
   }
+}
+
+function keyOf(parent: number, token: number): number {
+  return (parent + 1) * 2 ** 21 + token;
 }

@@ -45,11 +45,12 @@ export class SuffixDecoding implements Rule {
   draft(tree: RuleTree, nodes: number): void {
     const last = this.own.tokens.slice(-DEEPEST).reverse();
     let best: Grown | undefined;
-    for (const index of [this.own, this.earlier]) {
+    for (const index of [this.earlier, this.own]) {
       for (const [i, at] of index.matches(last, DEEPEST).entries()) {
         const most = Math.min(nodes, Math.floor((i + 1) * this.factor));
         const grown = grow(index, at, most, this.floor);
-        if (best === undefined || grown.sum > best.sum) best = grown;
+        // of equals the longer match
+        if (best === undefined || grown.sum >= best.sum) best = grown;
       }
     }
     if (best === undefined) return;
