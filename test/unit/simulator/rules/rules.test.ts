@@ -152,11 +152,13 @@ describe("SAM[TR]", () => {
   });
 
   it("counts a match in earlier outputs 5 tokens shorter", () => {
-    const text = Array.from({ length: 14 }, (_, i) => 20 + i);
+    const text = Array.from({ length: 24 }, (_, i) => 20 + i);
     const rule = new SamDecoding(rates);
     read(rule, [1], text);
-    expect(pathsOf(begun(rule, text.slice(0, 9)), 2)).toEqual([]);
-    expect(pathsOf(begun(rule, text.slice(0, 10)), 2)).toEqual(["30", "30 31"]);
+    // 9 tokens match: Token Recycling, 6 levels
+    expect(pathsOf(begun(rule, text.slice(0, 9)), 40)).toHaveLength(6);
+    // 10 tokens match: all that followed
+    expect(pathsOf(begun(rule, text.slice(0, 10)), 40)).toHaveLength(14);
   });
 });
 
@@ -169,7 +171,7 @@ describe("SuffixDecoding", () => {
 
   it("branches by how often each continuation was seen, down to a tenth", () => {
     const prompt = [1, 2, 3, 9, 1, 2, 3, 9, 1, 2, 4, 9, 1, 2];
-    const paths = pathsOf(begun(new SuffixDecoding({ factor: 2 }), prompt), 10);
+    const paths = pathsOf(begun(new SuffixDecoding({ factor: 4 }), prompt), 10);
     expect(paths[0]).toBe("3");
     expect(paths).toContain("4");
     const rare = [...Array.from({ length: 12 }, () => [1, 2]).flat(), 1, 3, 1];
@@ -262,11 +264,18 @@ describe("the paper's rule", () => {
     expect(paths).toEqual(["4", "4 5", "4 5 6", "4 5 6 7"]);
   });
 
-  it("knows nothing of a text before it ends, but boosts its last tri-grams where it has rows", () => {
-    expect(pathsOf(begun(new Paper(), [1, 2, 3, 9, 1, 2]), 4)).toEqual([]);
+  it("boosts the tri-grams of the last 16 tokens at every search", () => {
     const rule = new Paper();
     read(rule, [1, 2], [3]);
-    expect(pathsOf(begun(rule, [1, 2, 7, 1, 2]), 4)).toContain("7");
+    read(rule, [1, 2], [3]);
+    begun(rule, [1, 2, 7, 1, 2]);
+    expect(pathsOf(rule, 2)).toEqual(["3", "7"]);
+    // 25 times 0.04 more weigh as much as all counts of the row together
+    for (let i = 0; i < 40; i++) pathsOf(rule, 1);
+    expect(pathsOf(rule, 1)).toEqual(["7"]);
+    // too far back
+    const far = [1, 2, 7, ...Array.from({ length: 16 }, (_, i) => 50 + i), 1, 2];
+    expect(pathsOf(begun(new Paper(), far), 4)).toEqual([]);
   });
 
   it("can take its rows from the model's distributions instead", () => {
