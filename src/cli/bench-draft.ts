@@ -12,20 +12,18 @@ import { recordTexts } from "../bench/draft-record.ts";
 import { type DraftReport, reportDraft } from "../bench/draft-report.ts";
 import { loadPrompts, spread } from "../bench/prompts.ts";
 import { treeVerifier } from "../bench/tree-verify.ts";
-import { loadConfig } from "../config.ts";
 import type { Progress } from "../engine/progress.ts";
 import { AdedError } from "../errors.ts";
 import { homePath } from "../home.ts";
-import { createLog } from "../log.ts";
-import { withServer } from "../main.ts";
 import type { Trace } from "../simulator/trace.ts";
 import { formatOffPath, formatText, readTraces } from "../simulator/trace-file.ts";
 import { checkFolder, commandLine, save } from "./bench-support.ts";
+import { type TargetFlags, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 import { atLeast, decimal } from "./values.ts";
 
-interface DraftFlags {
+interface DraftFlags extends TargetFlags {
   trace?: string[];
   record?: string;
   complete?: number;
@@ -39,10 +37,7 @@ interface DraftFlags {
   maxTokens: number;
   temperature: number;
   concurrency: number;
-  url?: string;
-  config?: string;
   model?: string;
-  apiKey?: string;
   json?: string | true;
   md?: string;
   svg?: string;
@@ -119,10 +114,11 @@ async function benchDraft(flags: DraftFlags): Promise<void> {
   let loaded: Loaded | undefined;
   const recorded = flags.record ?? (flags.trace === undefined ? files[0] : undefined);
   if (recorded !== undefined || minutes !== undefined) {
-    await withTarget(flags, progress, async (url) => {
-      if (recorded !== undefined) await record(url, recorded, flags, progress);
+    await withTarget(flags, async (url, apiKey) => {
+      const server = { url, apiKey };
+      if (recorded !== undefined) await record(server, recorded, flags, progress);
       loaded = await load(files, flags.limit);
-      if (minutes !== undefined) await complete(url, loaded, minutes, flags, progress);
+      if (minutes !== undefined) await complete(server, loaded, minutes, flags, progress);
     });
   }
   loaded ??= await load(files, flags.limit);
@@ -167,7 +163,17 @@ async function load(files: readonly string[], limit: number | undefined): Promis
   });
 }
 
-async function record(url: string, file: string, flags: DraftFlags, progress: Progress): Promise<void> {
+interface Server {
+  url: string;
+  apiKey: string | undefined;
+}
+
+async function record(
+  { url, apiKey }: Server,
+  file: string,
+  flags: DraftFlags,
+  progress: Progress,
+): Promise<void> {
   const there = existsSync(file) ? (await readTraces(file)).traces : [];
   const known = new Set(there.map(({ id }) => id));
   const all =
@@ -183,7 +189,7 @@ async function record(url: string, file: string, flags: DraftFlags, progress: Pr
     temperature: flags.temperature,
     seed: flags.seed,
     concurrency: flags.concurrency,
-    apiKey: keyOf(flags),
+    apiKey,
     model: flags.model,
     signal: interruptSignal,
     onTrace: (trace, done) => {
@@ -195,14 +201,13 @@ async function record(url: string, file: string, flags: DraftFlags, progress: Pr
 }
 
 async function complete(
-  url: string,
+  { url, apiKey }: Server,
   loaded: Loaded,
   minutes: number,
   flags: DraftFlags,
   progress: Progress,
 ): Promise<void> {
-  const { apiKey, model } = { apiKey: keyOf(flags), model: flags.model };
-  const verifier = treeVerifier(url, { apiKey, model, signal: interruptSignal });
+  const verifier = treeVerifier(url, { apiKey, model: flags.model, signal: interruptSignal });
   const task = progress.task("Rejected nodes", "steps");
   try {
     const unknown = await completeTraces(loaded.traces, verifier.verify, {
@@ -219,23 +224,6 @@ async function complete(
   } finally {
     await verifier.close();
   }
-}
-
-function keyOf({ url, apiKey }: DraftFlags): string | undefined {
-  return url === undefined ? undefined : (apiKey ?? process.env.ADED_API_KEY);
-}
-
-/** The server that --url names, or the config's own, started for the time of `use`. */
-async function withTarget(
-  { url, config }: DraftFlags,
-  progress: Progress,
-  use: (url: string) => Promise<void>,
-): Promise<void> {
-  if (url !== undefined) return use(url);
-  await withServer(
-    { ...loadConfig(config), api_keys: [] },
-    { log: createLog(process.env.ADED_LOG_LEVEL ?? "warn"), progress, signal: interruptSignal, use },
-  );
 }
 
 async function write(report: DraftReport, { json, md, svg }: DraftFlags): Promise<void> {
