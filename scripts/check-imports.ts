@@ -31,6 +31,11 @@ const RULES: readonly { from: string; banned: readonly string[]; why: string }[]
     banned: ["proxy/", "cli/", "bench/", "main.ts", "engine/process.ts"],
     why: "the link knows only a socket and a drafter",
   },
+  {
+    from: "dropin/",
+    banned: ["proxy/", "cli/", "bench/", "main.ts", "engine/process.ts"],
+    why: "beside the engine there is only a drafter",
+  },
   { from: "bench/", banned: ["cli/"], why: "commands use the benches, not the other way round" },
   { from: "main.ts", banned: ["cli/", "bench/"], why: "commands use main, not the other way round" },
 ];

@@ -4,6 +4,7 @@ import { reportSameText, runSameText } from "../bench/same-text.ts";
 import { type AbFlags, abCommand, choosePrompts } from "./bench-ab.ts";
 import { compareCommand } from "./bench-compare.ts";
 import { draftCommand } from "./bench-draft.ts";
+import { proxyCommand } from "./bench-proxy.ts";
 import { checkFolder, integer, save } from "./bench-support.ts";
 import { withTarget } from "./bench-target.ts";
 import { verifyCommand } from "./bench-verify.ts";
@@ -28,6 +29,7 @@ export function benchCommand(): Command {
     .action((flags: SameTextFlags) => benchSameText(flags));
   bench.addCommand(verifyCommand());
   bench.addCommand(draftCommand());
+  bench.addCommand(proxyCommand());
   return bench;
 }
 

@@ -11,11 +11,16 @@ import { homePath } from "../home.ts";
 
 /** sun_path holds 108 bytes with the final zero on Linux, 104 on macOS. */
 const MAX_SOCKET_PATH = 103;
-const LONGEST_NAME = "draft.sock";
+/** "draft.sock", or a process id with ".sock". */
+const LONGEST_NAME = "4194304.sock";
 
-/** A path for a new folder; nothing is created yet. @throws AdedError ADED_ENGINE_START when every place is too deep */
-export function pickRunFolder(): string {
-  const name = `${process.pid}-${randomBytes(3).toString("hex")}`;
+/**
+ * A path for a new folder; nothing is created yet.
+ * @param pid the process that it is for: once that is gone, the folder is stale
+ * @throws AdedError ADED_ENGINE_START when every place is too deep
+ */
+export function pickRunFolder(pid: number = process.pid): string {
+  const name = `${pid}-${randomBytes(3).toString("hex")}`;
   const candidates = [
     homePath("run", name),
     path.join(tmpdir(), `aded-${name}`),

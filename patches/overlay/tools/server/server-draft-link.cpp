@@ -74,7 +74,13 @@ static void set_nonblocking(int fd) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-std::string server_draft_link::listen(const std::string & path_new) {
+std::string server_draft_link::listen(const std::string & where) {
+    struct stat st;
+
+    // note: all servers of a router are given the same folder
+    const bool        in_folder = stat(where.c_str(), &st) == 0 && S_ISDIR(st.st_mode);
+    const std::string path_new  = in_folder ? where + "/" + std::to_string(getpid()) + ".sock" : where;
+
     sockaddr_un addr = {};
     addr.sun_family = AF_UNIX;
     if (path_new.empty() || path_new.size() >= sizeof(addr.sun_path)) {
@@ -82,7 +88,6 @@ std::string server_draft_link::listen(const std::string & path_new) {
     }
     memcpy(addr.sun_path, path_new.c_str(), path_new.size());
 
-    struct stat st;
     if (lstat(path_new.c_str(), &st) == 0) {
         if (!S_ISSOCK(st.st_mode)) {
             return "the path exists and is not a socket";

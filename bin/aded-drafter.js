@@ -1,0 +1,10 @@
+/**
+ * The drafter beside llama-server, started by bin/aded-server; ends with status 0 when that server is gone.
+ *
+ *   node bin/aded-drafter.js FOLDER
+ */
+import { register } from "tsx/esm/api";
+
+register();
+const { main } = await import("../src/dropin/beside.ts");
+process.exit(await main(process.argv[2]));

@@ -1,0 +1,101 @@
+/**
+ * Drafters for the engines of one folder: each engine that opens a socket there gets one, for as long as it lives. A single
+ * server opens one; a router's servers come and go.
+ */
+import { readdirSync, rmSync, watch } from "node:fs";
+import path from "node:path";
+import { DraftingHost, type DraftingHostOptions } from "../link/host.ts";
+import type { Log } from "../log.ts";
+import type { DraftConfig } from "../options.ts";
+
+/** Between two looks into the folder, beside those that the system asks for, ms. */
+const LOOK_MS = 1000;
+const SOCKET = /^(\d+)\.sock$/;
+
+export class Engines {
+  readonly #folder: string;
+  readonly #drafts: DraftConfig;
+  readonly #log: Log;
+  readonly #hosts = new Map<string, DraftingHost>();
+  readonly #stopWatching: () => void;
+
+  constructor(folder: string, drafts: DraftConfig, log: Log) {
+    this.#folder = folder;
+    this.#drafts = drafts;
+    this.#log = log;
+    const look = (): void => this.#look();
+    const timer = setInterval(look, LOOK_MS);
+    const watcher = watch(folder, look);
+    watcher.on("error", () => watcher.close());
+    this.#stopWatching = () => {
+      clearInterval(timer);
+      watcher.close();
+    };
+    look();
+  }
+
+  async close(): Promise<void> {
+    this.#stopWatching();
+    await Promise.all([...this.#hosts.keys()].map((name) => this.#leave(name)));
+  }
+
+  #look(): void {
+    const names = listSockets(this.#folder);
+    for (const name of this.#hosts.keys()) if (!names.includes(name)) void this.#leave(name);
+    for (const name of names) if (!this.#hosts.has(name)) this.#meet(name);
+  }
+
+  #meet(name: string): void {
+    const host = new DraftingHost({
+      ...draftingOptions(this.#drafts),
+      socketPath: path.join(this.#folder, name),
+      log: this.#log.child({ engine_pid: Number.parseInt(name, 10) }),
+    });
+    this.#hosts.set(name, host);
+    host.start();
+  }
+
+  async #leave(name: string): Promise<void> {
+    const host = this.#hosts.get(name);
+    this.#hosts.delete(name);
+    const { steps, tokens, drafted_nodes, accepted_nodes, late } = host?.snapshot() ?? {};
+    await host?.stop();
+    this.#log.info(
+      { engine_pid: Number.parseInt(name, 10), steps, tokens, drafted_nodes, accepted_nodes, late },
+      "engine gone",
+    );
+  }
+}
+
+/** Sockets of engines that live; those of killed ones are removed. */
+function listSockets(folder: string): string[] {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch {
+    return [];
+  }
+  return names.filter((name) => {
+    const pid = Number(SOCKET.exec(name)?.[1] ?? 0);
+    if (pid === 0 || isAlive(pid)) return pid !== 0;
+    rmSync(path.join(folder, name), { force: true });
+    return false;
+  });
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
+
+function draftingOptions(drafts: DraftConfig): Pick<DraftingHostOptions, "topK" | "drafter"> {
+  const { top_k: topK, max_nodes: maxNodes, fixed_nodes, matrix_memory: matrixBytes, search } = drafts;
+  return {
+    topK,
+    drafter: { maxNodes, fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes, matrixBytes, search },
+  };
+}
