@@ -19,6 +19,7 @@ export type ErrorCode =
   | "ADED_LINK"
   | "ADED_LINK_FRAME"
   | "ADED_BENCH"
+  | "ADED_EVAL"
   | "ADED_CORPUS"
   | "ADED_INTERRUPTED";
 

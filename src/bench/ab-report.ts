@@ -8,7 +8,14 @@ import { type GoodputReport, goodput, type Limits } from "./goodput.ts";
 import { judgeNoise, type NoiseReport } from "./noise.ts";
 import type { RatioReport } from "./ratio.ts";
 import type { SequentialPlan } from "./sequential.ts";
-import { bootstrapRatio, type Quantiles, quantiles, type RatioUnit, ratioOfSums } from "./statistics.ts";
+import {
+  type BootstrapOptions,
+  bootstrapRatio,
+  type Quantiles,
+  quantiles,
+  type RatioUnit,
+  ratioOfSums,
+} from "./statistics.ts";
 
 export interface ArmReport {
   /** Requests answered, and failed. */
@@ -146,11 +153,8 @@ export function reportAb(
 }
 
 /** The ratio of decode times with its interval, for a run that is still going on. */
-export function decodeRatio(
-  samples: readonly AbSample[],
-  { seed, level }: { seed: number; level: number },
-): RatioReport {
-  return ratioReport(pairsOf(samples), decodeUnit, { seed, level });
+export function decodeRatio(samples: readonly AbSample[], options: BootstrapOptions): RatioReport {
+  return ratioReport(pairsOf(samples), decodeUnit, options);
 }
 
 /** Decode times of every prompt (or group of prompts) that both arms answered, summed over repeats. */
@@ -210,7 +214,7 @@ function unitsOf(
 function ratioReport(
   pairs: readonly Pair[],
   unitOf: (pair: Pair) => RatioUnit | undefined,
-  options: { seed: number; level: number },
+  options: BootstrapOptions,
 ): RatioReport {
   const units = [...unitsOf(pairs, unitOf).values()];
   const interval = bootstrapRatio(units, options);

@@ -5,6 +5,7 @@ import { benchCommand } from "./bench.ts";
 import { corpusCommand } from "./corpus.ts";
 import { doctorCommand } from "./doctor.ts";
 import { engineCommand } from "./engine.ts";
+import { evalCommand } from "./eval.ts";
 import { installInterrupt, interruptSignal } from "./interrupt.ts";
 import { modelsCommand } from "./models.ts";
 import { reportError } from "./report.ts";
@@ -20,6 +21,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     engineCommand(),
     modelsCommand(),
     benchCommand(),
+    evalCommand(),
     corpusCommand(),
     doctorCommand(),
   ]) {

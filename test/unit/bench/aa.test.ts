@@ -17,7 +17,7 @@ function options(pairs: number, seed: number): AbOptions {
 async function interval(pairs: number, seed: number, factor: number) {
   const asked = options(pairs, seed);
   const run = await runAb(new NoisyClient({ seed, factor }), asked);
-  return decodeRatio(run.samples, { seed, level: 0.95 });
+  return decodeRatio(run.samples, { seed, level: 0.95, resamples: 2000 });
 }
 
 describe("A/A", () => {
@@ -61,10 +61,10 @@ describe("A/A", () => {
       const level = plan.level;
       const run = await runAb(new NoisyClient({ seed, factor: 1 }), asked, {
         looks: plan.looks,
-        enough: (samples) => narrowEnough(decodeRatio(samples, { seed, level }), plan.width),
+        enough: (samples) => narrowEnough(decodeRatio(samples, { seed, level, resamples: 2000 }), plan.width),
       });
       if (run.early) early++;
-      const { ci } = decodeRatio(run.samples, { seed, level });
+      const { ci } = decodeRatio(run.samples, { seed, level, resamples: 2000 });
       if (ci !== null && ci[0] <= 1 && ci[1] >= 1) covered++;
     }
     expect(early).toBeGreaterThan(10);
