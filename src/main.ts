@@ -4,6 +4,7 @@ import { createServer } from "node:net";
 import path from "node:path";
 import type { LoadedConfig } from "./config.ts";
 import type { WeightedCorpus } from "./corpus/floor-messages.ts";
+import { dashboardRoutes } from "./dashboard/routes.ts";
 import { ensureEngine } from "./engine/build.ts";
 import { createEngine } from "./engine/create.ts";
 import type { Engine } from "./engine/engine.ts";
@@ -13,7 +14,7 @@ import { buildTools, downloadTools, requireTools } from "./engine/tools.ts";
 import { AdedError, messageOf } from "./errors.ts";
 import { projectPath } from "./home.ts";
 import { DraftingHost } from "./link/host.ts";
-import type { Log } from "./log.ts";
+import { type Log, recentLines } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./options.ts";
 import { createProxy } from "./proxy/app.ts";
@@ -81,6 +82,12 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
     engineTimeoutMs: config.limits.engine_timeout_seconds * 1000,
     uploadIdleMs: config.limits.upload_idle_seconds * 1000,
     keepAliveMs: config.limits.keep_alive_seconds * 1000,
+    liveAb: config.ab,
+    routes: dashboardRoutes({
+      watch: (name, listener) => models.find((model) => model.name === name)?.drafting?.watch(listener),
+      address: (name) => models.find((model) => model.name === name)?.engine.address,
+      lines: recentLines,
+    }),
     metrics: createMetrics({ process: true }),
   });
   const { url } = await proxy.listen({ host, port });

@@ -178,6 +178,18 @@ export const configSchema = z.strictObject({
         .meta({ description: "How long running requests may go on after SIGTERM." }),
     })
     .prefault({}),
+  ab: z
+    .strictObject({
+      share: z.number().min(0).max(1).default(0).meta({
+        description: "Share of requests without drafts, so that the speed-up is always known; 0: none.",
+      }),
+      by: z.enum(["request", "key"]).default("request").meta({
+        description:
+          "What decides: each request's content, or its API key (a client always has the same arm).",
+      }),
+      seed: z.int().default(1).meta({ description: "Another seed chooses other requests or keys." }),
+    })
+    .prefault({}),
   models: z
     .record(z.string().min(1), modelSchema)
     .default({})

@@ -10,6 +10,7 @@ import { messageOf } from "../errors.ts";
 import type { LinkLog } from "./client.ts";
 import { type CorporaOptions, FloorLoader, floorBound } from "./floor-loader.ts";
 import { LatencyRing } from "./latency.ts";
+import type { WatchedStep } from "./watch.ts";
 import type { FloorData, MainMessage, StatusMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
 
 export interface DraftingHostOptions {
@@ -31,6 +32,8 @@ export interface DraftingHostOptions {
 }
 
 export interface DraftingHostEvents {
+  /** What a step verified; only while somebody listens. */
+  steps: [steps: WatchedStep[]];
   /** After every status message of the worker, and when it died. */
   status: [snapshot: DraftingSnapshot];
 }
@@ -115,6 +118,21 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     clearTimeout(overdue);
   }
 
+  /** Calls the listener with what each step verified. @returns ends that */
+  watch(listener: (steps: WatchedStep[]) => void): () => void {
+    this.on("steps", listener);
+    this.#tellWatch();
+    return () => {
+      this.off("steps", listener);
+      this.#tellWatch();
+    };
+  }
+
+  #tellWatch(): void {
+    const message: MainMessage = { type: "watch", on: this.listenerCount("steps") > 0 };
+    this.#worker?.postMessage(message);
+  }
+
   /** Whether drafts are possible now; as cheap as a field, unlike the snapshot. */
   get connected(): boolean {
     return this.#running && this.#status?.link === "connected";
@@ -162,6 +180,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       workerData,
     });
     this.#worker = worker;
+    if (this.listenerCount("steps") > 0) this.#tellWatch();
     this.#startedAt = performance.now();
     let reason = "it ended by itself";
     worker.on("message", (message: WorkerMessage) => this.#onMessage(message));
@@ -196,6 +215,10 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   #onMessage(message: WorkerMessage): void {
     if (message.type === "log") {
       this.#options.log[message.level](message.fields, message.message);
+      return;
+    }
+    if (message.type === "steps") {
+      this.emit("steps", message.steps);
       return;
     }
     this.#status = message;

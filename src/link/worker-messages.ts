@@ -2,6 +2,7 @@
 import type { DrafterStats } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import type { LinkCounters, LinkState } from "./client.ts";
+import type { WatchedStep } from "./watch.ts";
 
 export interface WorkerInput {
   socketPath: string;
@@ -45,8 +46,14 @@ export interface LogMessage {
   message: string;
 }
 
+/** What one step verified, while somebody looks. */
+export interface StepsMessage {
+  type: "steps";
+  steps: WatchedStep[];
+}
+
 /** Worker → main. */
-export type WorkerMessage = StatusMessage | LogMessage;
+export type WorkerMessage = StatusMessage | LogMessage | StepsMessage;
 
 /** Main → worker: end the connection and exit. */
 export interface StopMessage {
@@ -64,4 +71,10 @@ export interface FloorMessage {
   floor?: FloorData;
 }
 
-export type MainMessage = StopMessage | RetryMessage | FloorMessage;
+/** Main → worker: tell each step, or no longer. */
+export interface WatchMessage {
+  type: "watch";
+  on: boolean;
+}
+
+export type MainMessage = WatchMessage | StopMessage | RetryMessage | FloorMessage;

@@ -5,6 +5,7 @@ import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
+import { StepWatch } from "./watch.ts";
 import type { FloorData, LogLevel, MainMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
 
 interface DrafterModule {
@@ -55,12 +56,14 @@ function useFloor(drafter: Drafter, info: EngineInfo): void {
   if (floorRefused !== undefined) drafter.useFloor?.(undefined);
 }
 
+const watch = new StepWatch((steps) => post({ type: "steps", steps }));
+
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
   createDrafter: (info) => {
     drafting.warmUp?.(info, input.drafterOptions);
-    const drafter = new drafting.AdedDrafter(info, input.drafterOptions);
+    const drafter = watch.attach(new drafting.AdedDrafter(info, input.drafterOptions));
     useFloor(drafter, info);
     return drafter;
   },
@@ -92,6 +95,10 @@ const timer = setInterval(() => report(false), input.statusMs);
 
 port.on("message", (message: MainMessage) => {
   if (message.type === "retry") return client.retryNow();
+  if (message.type === "watch") {
+    watch.on = message.on;
+    return;
+  }
   if (message.type === "floor") {
     floor = message.floor;
     const { drafter, info } = client;

@@ -24,9 +24,11 @@ import {
 } from "./faults.ts";
 import { Forwarder } from "./forward.ts";
 import { type Arm, headerCount, requestHeaders, wantedArm } from "./headers.ts";
+import { LiveAb, type LiveAbOptions } from "./live-ab.ts";
 import { topLevelString } from "./model-field.ts";
 import { type DraftingSources, ModelTable, type ProxyModel } from "./models.ts";
 import { isLoopback, OriginGuard } from "./origin.ts";
+import { ownScopes } from "./own-scope.ts";
 import { Passthrough } from "./passthrough.ts";
 import { Relay } from "./relay.ts";
 import { findRoute, isModelList, isOwn, isPublic, type Route, rawPath } from "./routes.ts";
@@ -56,6 +58,8 @@ export interface ProxyOptions extends DraftingSources {
   keepAliveMs?: number;
   /** More routes under /aded/, such as a dashboard. */
   routes?: Router;
+  /** A share of the requests runs without drafts, so that the speed-up is known at any time. @default none */
+  liveAb?: LiveAbOptions;
   metrics?: Metrics;
 }
 
@@ -106,6 +110,7 @@ class ProxyServer implements AdedProxy {
   readonly #passthrough = new Passthrough();
   readonly #own: (request: IncomingMessage, response: ServerResponse) => void;
   readonly #arms: Record<Arm, number> = { on: 0, off: 0 };
+  readonly #liveAb: LiveAb;
   readonly #maxBody: number;
   readonly #engineTimeout: number;
   readonly #uploadIdle: number;
@@ -113,6 +118,7 @@ class ProxyServer implements AdedProxy {
   constructor(options: ProxyOptions) {
     this.#log = options.log;
     this.#models = new ModelTable(options.models, options);
+    this.#liveAb = new LiveAb(options.liveAb ?? { share: 0, by: "request", seed: 1 });
     this.#keys = new KeyRing(options.apiKeys);
     this.#guard = new OriginGuard(options);
     this.#metrics = options.metrics ?? createMetrics();
@@ -137,6 +143,7 @@ class ProxyServer implements AdedProxy {
       metrics: this.#metrics,
       arms: this.#arms,
       routes: options.routes,
+      liveAb: this.#liveAb,
       running: () => this.#connections.running,
       draining: () => this.#connections.draining,
     });
@@ -213,6 +220,7 @@ class ProxyServer implements AdedProxy {
     if (isOwn(path)) {
       if (this.#connections.draining) response.shouldKeepAlive = false;
       relay.describe({ route: "own" });
+      ownScopes.set(request, admitted.scope);
       this.#own(request, response);
       return undefined;
     }
@@ -263,9 +271,13 @@ class ProxyServer implements AdedProxy {
     if ("fault" in engine) return engine.fault;
     let ask = wanted;
     if (wanted !== undefined) {
-      relay.arm = this.#models.arm(engine, wanted);
+      const free = this.#liveAb.enabled && request.headers["x-aded"] === undefined;
+      const chosen = free ? this.#liveAb.choose({ scope, body }) : wanted;
+      relay.arm = this.#models.arm(engine, chosen);
       this.#arms[relay.arm]++;
-      ask = this.#models.asked(engine, wanted, relay.arm);
+      ask = this.#models.asked(engine, chosen, relay.arm);
+      // a request that would have had drafts and got none is of neither arm
+      if (free && relay.arm === chosen) relay.watch = this.#liveAb.watch(engine.model, chosen);
     }
     const fault = stateFault(engine.snapshot());
     if (fault !== undefined) return fault;

@@ -37,6 +37,8 @@ export class Relay implements Exchange {
   readonly response: ServerResponse;
   /** Set once it is known; sent as `x-aded-arm`. */
   arm: Arm | undefined;
+  /** Sees the body of the answer as it passes, and its end when it is complete. */
+  watch: { data(chunk: Buffer): void; end(): void } | undefined;
   #route: string;
   #dialect: StreamDialect;
   readonly #socket: Socket;
@@ -140,6 +142,7 @@ export class Relay implements Exchange {
   write(chunk: Buffer): boolean {
     if (this.#done) return true;
     this.#wrote = true;
+    this.watch?.data(chunk);
     return this.response.write(chunk);
   }
 
@@ -147,6 +150,7 @@ export class Relay implements Exchange {
   end(rawTrailers: readonly string[]): void {
     if (this.#done) return;
     this.#done = true;
+    this.watch?.end();
     if (rawTrailers.length > 0) this.response.addTrailers(pairs(rawTrailers));
     this.response.end();
   }

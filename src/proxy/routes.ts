@@ -60,7 +60,10 @@ const POST_ROUTES = new Map<string, Route>([
 ]);
 
 /** Answered without a key, as llama-server does: health, and what its web page needs before one can be typed in. */
-const PUBLIC_PATHS = new Set(["/health", "/v1/health", "/livez", "/readyz", "/", "/index.html", "/sw.js"]);
+const PUBLIC_PATHS = new Set([
+  ...["/health", "/v1/health", "/livez", "/readyz", "/", "/index.html", "/sw.js"],
+  ...["/aded/", "/aded/dashboard.js", "/aded/dashboard.css"],
+]);
 const PUBLIC_ASSET = /^\/(_app\/|favicon|pwa-|apple-|bundle\.|manifest\.webmanifest$|build\.json$)/;
 
 /** The path of a request target, without query, as sent. */

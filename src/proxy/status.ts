@@ -4,6 +4,7 @@ import type { DraftingSnapshot, Engine, EngineSnapshot } from "../engine/engine.
 import type { Metrics } from "../metrics.ts";
 import { notFound } from "./faults.ts";
 import type { Arm } from "./headers.ts";
+import type { LiveAb, LiveAbReport } from "./live-ab.ts";
 import type { ModelTable } from "./models.ts";
 
 /** One model in `/aded/status`: its engine, and what its drafter reports. Null: nothing measured yet. Times in µs. */
@@ -17,6 +18,8 @@ export interface ModelStatus extends Omit<DraftingSnapshot, "tree" | "matrix" | 
   tree: boolean | null;
   matrix: DraftingSnapshot["matrix"] | null;
   controller: DraftingSnapshot["controller"] | null;
+  /** The running A/B, where the config has one. */
+  ab?: LiveAbReport;
   /** How often the drafter's thread was started again. */
   drafter_restarts?: number;
 }
@@ -50,6 +53,7 @@ export interface StatusSources {
   models: ModelTable;
   metrics: Metrics;
   arms: Record<Arm, number>;
+  liveAb?: LiveAb;
   running(): number;
   draining(): boolean;
   /** More routes under /aded/, such as a dashboard. */
@@ -81,7 +85,10 @@ export function proxyStatus(sources: StatusSources, uptimeSeconds: number): Prox
     running: sources.running(),
     arms: { ...sources.arms },
     models: Object.fromEntries(
-      models.list.map((engine) => [engine.model, modelStatus(engine, models.drafting(engine))]),
+      models.list.map((engine) => [
+        engine.model,
+        { ...modelStatus(engine, models.drafting(engine)), ab: sources.liveAb?.report(engine.model) },
+      ]),
     ),
   };
 }
@@ -120,7 +127,7 @@ export function ownRoutes(sources: StatusSources): Express {
 }
 
 /** Makes the gauges that mirror the status. @returns what sets them all, to be called before they are read */
-function statusGauges({ models, metrics, running }: StatusSources): () => void {
+function statusGauges({ models, metrics, running, liveAb }: StatusSources): () => void {
   const requests = metrics.gauge("aded_requests_running", "Requests being answered", []);
   const up = metrics.gauge("aded_engine_up", "1 when the model's engine takes requests", ["model"]);
   const restarts = metrics.gauge("aded_engine_restarts", "Restarts of the model's engine", ["model"]);
@@ -134,14 +141,32 @@ function statusGauges({ models, metrics, running }: StatusSources): () => void {
     "part",
     "quantile",
   ]);
+  const abRatio = metrics.gauge("aded_ab_ratio", "Live A/B: time per token without drafts / with drafts", [
+    "model",
+    "bound",
+  ]);
+  const abRequests = metrics.gauge("aded_ab_requests", "Requests that the live A/B has measured", [
+    "model",
+    "arm",
+  ]);
   return () => {
     requests.set(running());
+    abRatio.reset();
     times.reset();
     for (const engine of models.list) {
       const { model } = engine;
       const snapshot = engine.snapshot();
       up.set({ model }, snapshot.state === "ready" ? 1 : 0);
       restarts.set({ model }, snapshot.restarts);
+      const ab = liveAb?.report(model);
+      if (ab !== undefined) {
+        for (const arm of ["on", "off"] as const) abRequests.set({ model, arm }, ab.arms[arm].requests);
+        if (ab.ratio !== null) abRatio.set({ model, bound: "estimate" }, ab.ratio);
+        if (ab.ci !== null) {
+          abRatio.set({ model, bound: "low" }, ab.ci[0]);
+          abRatio.set({ model, bound: "high" }, ab.ci[1]);
+        }
+      }
       const drafting = models.drafting(engine);
       if (drafting === undefined) continue;
       link.set({ model }, drafting.link === "connected" ? 1 : 0);
