@@ -1,4 +1,4 @@
-// Three projects: unit (no engine), faults (fake engines), e2e (real engine, real model).
+// Four projects: unit (no engine), faults (fake engines), e2e (real engine, real model), browser (the same, seen with Chromium).
 const transform = {
   "^.+\\.ts$": [
     "@swc/jest",
@@ -18,5 +18,5 @@ const project = (name) => ({
 export default {
   // many tests start processes, and a machine that is busy with something else takes its time for that
   testTimeout: 60_000,
-  projects: [project("unit"), project("faults"), project("e2e")],
+  projects: [project("unit"), project("faults"), project("e2e"), project("browser")],
 };

@@ -29,6 +29,8 @@ export function checkNode() {
  * times only. Packages for other platforms (optional ones) may be missing.
  */
 export function isInstalled(folder = root) {
+  // as a package of somebody else's project: npm has installed what this one needs before it put this one there
+  if (path.basename(path.dirname(folder)) === "node_modules") return true;
   try {
     const wanted = readPackages(path.join(folder, "package-lock.json"));
     const installed = readPackages(path.join(folder, "node_modules", ".package-lock.json"));

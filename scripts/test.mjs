@@ -80,7 +80,7 @@ async function withEngine() {
     if (programs.length === 0) count("C++ tests", 0, 1, "none could run");
   }
   if (parts.has("e2e")) {
-    if (ready) await jest("e2e");
+    if (ready) await jest("e2e", "browser");
     else count("e2e", 0, 1, "the engine or a model is missing");
   }
 }

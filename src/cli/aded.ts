@@ -2,6 +2,7 @@
 import { Command, CommanderError } from "commander";
 import { programVersion } from "../main.ts";
 import { benchCommand } from "./bench.ts";
+import { completionCommand } from "./completion.ts";
 import { corpusCommand } from "./corpus.ts";
 import { doctorCommand } from "./doctor.ts";
 import { engineCommand } from "./engine.ts";
@@ -24,6 +25,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     evalCommand(),
     corpusCommand(),
     doctorCommand(),
+    completionCommand(),
   ]) {
     program.addCommand(command);
   }

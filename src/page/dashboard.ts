@@ -34,6 +34,7 @@ interface Model {
   controller: { asleep: number; nodes: number } | null;
   acceptance?: { by_depth: { drafted: number[]; accepted: number[] }; by_source: Record<string, Counts> };
   ab?: Ab;
+  requests?: { running: number; waiting: number };
 }
 
 interface Status {
@@ -564,7 +565,6 @@ function show(now: Status): void {
 }
 
 const summary = document.getElementById("summary");
-let asked = false;
 
 async function refresh(): Promise<void> {
   try {
@@ -573,10 +573,8 @@ async function refresh(): Promise<void> {
       if (summary !== null) summary.textContent = "This server wants an API key.";
       return;
     }
-    if (!asked) {
-      asked = true;
-      swaps = (await get("models")) !== undefined;
-    }
+    // where models come and go, the status counts who waits for them
+    swaps = Object.values(status.models).some(({ requests }) => requests !== undefined);
     const line = `version ${status.version}, up ${duration(status.uptime_s)}, ${status.running} requests running, ${status.arms.on} answered with drafts and ${status.arms.off} without`;
     // a screen reader would read a line that changes every second over and over
     summary?.setAttribute("role", "none");
