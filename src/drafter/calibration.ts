@@ -4,6 +4,9 @@
  * comparable.
  */
 
+import { DRAFT_SOURCES } from "./options.ts";
+
+/** In the order of DRAFT_SOURCES. */
 export const SOURCE_TRIGRAM = 0;
 export const SOURCE_BIGRAM = 1;
 export const SOURCE_SUFFIX = 2;
@@ -11,17 +14,13 @@ export const SOURCE_NEXT = 3;
 /** Rows of the corpora: pairs, and single tokens. */
 export const SOURCE_FLOOR_TRIGRAM = 4;
 export const SOURCE_FLOOR_BIGRAM = 5;
-/** Number of sources. */
-export const SOURCES = 6;
+export const SOURCE_HISTORY = 6;
+export const SOURCE_FOURGRAM = 7;
+export const SOURCE_SIBLING = 8;
 /** By number, for reports. */
-export const SOURCE_NAMES = [
-  "trigram",
-  "bigram",
-  "suffix",
-  "next",
-  "corpus_trigram",
-  "corpus_bigram",
-] as const;
+export const SOURCE_NAMES = DRAFT_SOURCES;
+/** Number of sources. */
+export const SOURCES = SOURCE_NAMES.length;
 
 const LENGTHS = 6;
 const RANKS = 6;
@@ -41,8 +40,9 @@ export interface CalibrationOptions {
 export class Calibration {
   private readonly priorWeight: number;
   private readonly memory: number;
-  private readonly trials = new Float32Array(CELLS);
-  private readonly hits = new Float32Array(CELLS);
+  /** Both by cell. */
+  readonly trials = new Float32Array(CELLS);
+  readonly hits = new Float32Array(CELLS);
 
   constructor(options: CalibrationOptions = {}) {
     this.priorWeight = options.priorWeight ?? 15;

@@ -24,10 +24,13 @@ import { Random } from "./random.ts";
 import { Scopes } from "./scopes.ts";
 import { growChain, type SearchLimits, type TreeSearch } from "./search.ts";
 import { SlotState } from "./slot-state.ts";
-import { NONE } from "./trigram-matrix.ts";
+import { loadSnapshot, type SnapshotLoad, saveSnapshot } from "./snapshot.ts";
+import { fourgramKey, NONE } from "./trigram-matrix.ts";
 
 /** A prompt is never longer; guards the memory against a `keep` that is not one. */
 const MOST_KEPT = 2 ** 22;
+/** Where all requests learn when scopes are shared. */
+const SHARED_SCOPE = "";
 
 export class AdedDrafter implements Drafter {
   private readonly info: EngineInfo;
@@ -40,6 +43,7 @@ export class AdedDrafter implements Drafter {
   /** Most nodes of one slot's tree. */
   private readonly maxNodes: number;
   private readonly maxExpansions: number;
+  private readonly learnsFourgrams: boolean;
 
   // Scratch, and the answer that is handed out.
   private readonly limits: SearchLimits = { nodes: 0, depth: 0, floor: 0 };
@@ -58,6 +62,7 @@ export class AdedDrafter implements Drafter {
   private draftedNodes = 0;
   private acceptedNodes = 0;
   private lastNodes = 0;
+  private purges = 0;
 
   /** Throws ADED_CONFIG for an option out of bounds; nothing throws later. */
   constructor(info: EngineInfo, options: DrafterOptions = {}) {
@@ -67,11 +72,13 @@ export class AdedDrafter implements Drafter {
       this.options;
     const chain = info.tree ? Number.POSITIVE_INFINITY : info.maxChain;
     this.maxNodes = Math.max(1, Math.min(this.options.maxNodes, info.maxNodes, chain));
-    this.scopes = new Scopes({ bytes: matrixBytes, width: matrixWidth, most: maxScopes });
+    const { historyTokens, without } = this.options;
+    this.scopes = new Scopes({ bytes: matrixBytes, width: matrixWidth, historyTokens, most: maxScopes });
     // options see to it that this is at most half of the budget
     this.floorBytes = this.options.floorBytes;
     this.scopes.budget.take(this.floorBytes);
-    this.prior = new Prior({ nVocab: info.nVocab, width: matrixWidth });
+    this.learnsFourgrams = !without.includes("fourgram");
+    this.prior = new Prior({ nVocab: info.nVocab, width: matrixWidth, without });
     this.search =
       search === "puct" ? new Mcts(this.maxNodes, { exploration, effort }) : new BestFirst(this.maxNodes);
     this.maxExpansions = search === "puct" ? mctsExpansions(this.maxNodes, effort) : this.maxNodes + 1;
@@ -84,13 +91,13 @@ export class AdedDrafter implements Drafter {
   begin(request: BeginRequest): void {
     const { slot } = request;
     if (!(slot >= 0 && slot < this.info.nSlots)) return;
-    const scope = this.scopes.enter(request.scope);
+    const scope = this.scopes.enter(this.options.shareScopes ? SHARED_SCOPE : request.scope);
     let state = this.slots[slot];
     if (state === undefined) {
       state = new SlotState(slot, scope, this.maxNodes, this.maxExpansions, this.options.matrixWidth);
       this.slots[slot] = state;
     } else if (state.id >= 0) {
-      this.scopes.leave(state.scope);
+      this.end(slot, state.id, "begin");
     }
     state.scope = scope;
     state.id = request.id;
@@ -101,8 +108,7 @@ export class AdedDrafter implements Drafter {
     state.greedy = sampling.greedy || !(sampling.temperature > 0);
     state.sharpness = state.greedy ? 1 : 1 / sampling.temperature;
     state.plainArgmax = state.greedy && !sampling.grammar;
-    state.live = false;
-    state.lastCount = 0;
+    state.restart();
     this.controller.reset(slot);
   }
 
@@ -171,6 +177,7 @@ export class AdedDrafter implements Drafter {
   end(slot: number, id: number, _reason: string): void {
     const state = this.slots[slot];
     if (state === undefined || state.id !== id) return;
+    if (state.drafts || this.options.learnFromPlain) state.rememberOutput();
     this.scopes.leave(state.scope);
     state.id = -1;
     state.live = false;
@@ -195,9 +202,23 @@ export class AdedDrafter implements Drafter {
     return true;
   }
 
-  /** Forgets what a scope learnt. False if there is no such scope. */
+  /** Forgets what a scope learnt. False if there is no such scope. Save after that: the last snapshot still holds it. */
   purge(scope: string): boolean {
-    return this.scopes.purge(scope);
+    if (!this.scopes.purge(scope)) return false;
+    this.purges++;
+    return true;
+  }
+
+  load(file: string): SnapshotLoad {
+    return loadSnapshot(file, this.info, this.scopes);
+  }
+
+  /** Drafting may go on meanwhile. */
+  async save(file: string): Promise<number> {
+    for (;;) {
+      const bytes = await saveSnapshot(file, this.info, this.scopes, () => this.purges);
+      if (bytes !== undefined) return bytes;
+    }
   }
 
   stats(): DrafterStats {
@@ -316,7 +337,15 @@ export class AdedDrafter implements Drafter {
     let before = NONE;
     if (parent >= 0) before = nodes[parent];
     else if (suffix.at(suffix.length - 1) === token) before = suffix.at(suffix.length - 2);
-    if (before >= 0) state.matrix.update(before, token, ids, probs, node * k, k, this.options.trigramRate);
+    const { trigramRate, fourgramRate } = this.options;
+    if (before >= 0) {
+      let third = suffix.at(suffix.length - 3);
+      if (parent >= 0) third = parents[parent] >= 0 ? nodes[parents[parent]] : suffix.at(suffix.length - 2);
+      if (third >= 0 && this.learnsFourgrams) {
+        state.matrix.update(fourgramKey(third, before), token, ids, probs, node * k, k, fourgramRate);
+      }
+      state.matrix.update(before, token, ids, probs, node * k, k, trigramRate);
+    }
     state.matrix.update(NONE, token, ids, probs, node * k, k, this.options.bigramRate);
   }
 
@@ -326,6 +355,8 @@ export class AdedDrafter implements Drafter {
     const n = Math.min(k, state.lastIds.length);
     for (let i = 0; i < n; i++) state.lastIds[i] = ids[last * k + i];
     state.lastCount = n;
+    state.rememberSiblings(verified, last);
+    if (verified.nodes.length > 1) state.settle(verified.accepted.length - 1);
   }
 }
 

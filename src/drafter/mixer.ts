@@ -1,17 +1,19 @@
 /**
  * Adds up the evidence of several sources for one token: logistic mixing as in context-mixing compressors (M. Mahoney, "Adaptive Weighing of
- * Context Models for Lossless Data Compression", 2005). p = squash(bias + sum w_i * stretch(p_i)), with a set of weights per
- * situation, moved after every outcome along the gradient of the coding cost.
+ * Context Models for Lossless Data Compression", 2005). A mixer holds a set of weights per situation; several mixers look at the same inputs in
+ * situations of different kinds and their sums are added, p = squash(sum over mixers of (bias + sum w_i * stretch(p_i))), which is
+ * one logistic regression. Every outcome moves the weights along the gradient of the coding cost.
  */
 
 export interface MixerOptions {
-  /** Step of the gradient descent. @default 0.02 */
+  /** Step of the gradient descent. @default 0.01 */
   rate?: number;
 }
 
 export class Mixer {
   readonly inputs: number;
-  private readonly weights: Float32Array;
+  /** Per set: the weights of the inputs, and the bias. */
+  readonly weights: Float32Array;
   private readonly rate: number;
 
   /**
@@ -21,7 +23,7 @@ export class Mixer {
    */
   constructor(inputs: number, sets: number, initial: readonly number[], options: MixerOptions = {}) {
     this.inputs = inputs;
-    this.rate = options.rate ?? 0.02;
+    this.rate = options.rate ?? 0.01;
     this.weights = new Float32Array(sets * (inputs + 1));
     for (let set = 0; set < sets; set++) {
       for (let i = 0; i < inputs; i++) this.weights[set * (inputs + 1) + i] = initial[i];
@@ -29,19 +31,19 @@ export class Mixer {
   }
 
   /**
-   * The mixed probability.
+   * A set's weighted sum of the inputs.
    *
    * @param stretched ln(p/(1-p)) per source from index `offset` on, 0 for a source that knows nothing
    */
-  mix(set: number, stretched: Float32Array, offset: number): number {
+  dot(set: number, stretched: Float32Array, offset: number): number {
     const { weights, inputs } = this;
     const base = set * (inputs + 1);
     let sum = weights[base + inputs];
     for (let i = 0; i < inputs; i++) sum += weights[base + i] * stretched[offset + i];
-    return 1 / (1 + Math.exp(-sum));
+    return sum;
   }
 
-  /** Learns that the outcome (0 … 1) followed where `mix` had given `mixed`. */
+  /** Learns that the outcome (0 … 1) followed where all mixers together had given `mixed`. */
   learn(set: number, stretched: Float32Array, offset: number, mixed: number, outcome: number): void {
     const { weights, inputs } = this;
     const base = set * (inputs + 1);
@@ -49,6 +51,11 @@ export class Mixer {
     for (let i = 0; i < inputs; i++) weights[base + i] += step * stretched[offset + i];
     weights[base + inputs] += step;
   }
+}
+
+/** The inverse of stretch: 1/(1+e^-sum). */
+export function squash(sum: number): number {
+  return 1 / (1 + Math.exp(-sum));
 }
 
 /** ln(p/(1-p)), with p kept away from 0 and 1. */

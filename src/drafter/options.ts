@@ -3,8 +3,23 @@ import { AdedError } from "../errors.ts";
 
 export const DEFAULT_MATRIX_BYTES = 256 * 2 ** 20;
 
+/** What drafts are made from (docs/drafter.md), in the order of the calibration's cells. */
+export const DRAFT_SOURCES = [
+  "trigram",
+  "bigram",
+  "suffix",
+  "next",
+  "corpus_trigram",
+  "corpus_bigram",
+  "history",
+  "fourgram",
+  "sibling",
+] as const;
+
+export type DraftSource = (typeof DRAFT_SOURCES)[number];
+
 export interface DrafterOptions {
-  /** Hard bound on the memory of all matrices together, bytes, at least 1 MiB. @default 268435456 (256 MiB) */
+  /** Hard bound on the memory of all matrices and histories together, bytes, at least 1 MiB. @default 268435456 (256 MiB) */
   matrixBytes?: number;
   /** Bytes of `matrixBytes` that are kept for the corpora until it is known how much they take, at most half. @default 0 */
   floorBytes?: number;
@@ -12,6 +27,14 @@ export interface DrafterOptions {
   matrixWidth?: number;
   /** Learning scopes held at once; past that the one used longest ago is forgotten. @default 64 */
   maxScopes?: number;
+  /** All requests learn and draft in one scope, whatever scope they name. @default false */
+  shareScopes?: boolean;
+  /** Tokens of earlier outputs kept per scope; as many as fit into 1/16 of `matrixBytes`, at most. @default 262144 */
+  historyTokens?: number;
+  /** Sources to do without: for measurements. @default [] */
+  without?: readonly DraftSource[];
+  /** Weight of the newest distribution in a 4-gram row, 0 … 1. @default 0.5 */
+  fourgramRate?: number;
   /** Weight of the newest distribution in a tri-gram row, 0 … 1. @default 0.35 */
   trigramRate?: number;
   /** Weight of the newest distribution in a bi-gram row, 0 … 1. @default 0.3 */
@@ -52,6 +75,10 @@ export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDra
     floorBytes: bounded("floorBytes", options.floorBytes, 0, 0, matrixBytes / 2),
     matrixWidth: bounded("matrixWidth", options.matrixWidth, 12, 1, 64),
     maxScopes: bounded("maxScopes", options.maxScopes, 64, 1, 65536),
+    shareScopes: options.shareScopes ?? false,
+    historyTokens: bounded("historyTokens", options.historyTokens, 2 ** 18, 0, 2 ** 26),
+    without: options.without ?? [],
+    fourgramRate: bounded("fourgramRate", options.fourgramRate, 0.5, 0, 1),
     trigramRate: bounded("trigramRate", options.trigramRate, 0.35, 0, 1),
     bigramRate: bounded("bigramRate", options.bigramRate, 0.3, 0, 1),
     unigramRate: bounded("unigramRate", options.unigramRate, 0.02, 0, 1),

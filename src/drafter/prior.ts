@@ -5,25 +5,31 @@
  */
 import { type CorpusFloor, NO_TOKEN } from "../corpus/floor.ts";
 import {
-  Calibration,
-  type CalibrationOptions,
   cellOf,
   lengthBucket,
   RANK_ABSENT,
   SOURCE_BIGRAM,
   SOURCE_FLOOR_BIGRAM,
   SOURCE_FLOOR_TRIGRAM,
+  SOURCE_FOURGRAM,
+  SOURCE_HISTORY,
   SOURCE_NEXT,
+  SOURCE_SIBLING,
   SOURCE_SUFFIX,
   SOURCE_TRIGRAM,
   SOURCES,
   seenBucket,
 } from "./calibration.ts";
 import type { DraftTree } from "./draft-tree.ts";
-import { Mixer, type MixerOptions, stretch } from "./mixer.ts";
+import type { History } from "./history.ts";
+import type { Learnt } from "./learnt.ts";
+import { squash, stretch } from "./mixer.ts";
+import type { DraftSource } from "./options.ts";
+import { DRAFT_SOURCES } from "./options.ts";
 import type { Expander } from "./search.ts";
-import type { SuffixIndex, SuffixMatches } from "./suffix-index.ts";
-import { NONE, type TrigramMatrix } from "./trigram-matrix.ts";
+import type { SuffixIndex } from "./suffix-index.ts";
+import type { SuffixMatches, TokenIndex } from "./token-index.ts";
+import { fourgramKey, NONE, type TrigramMatrix } from "./trigram-matrix.ts";
 
 /** Most children of one cell. */
 export const MAX_CHILDREN = 20;
@@ -32,14 +38,8 @@ const ABSENT_CLAIM = 0.01;
 const BIGRAM_CANDIDATES = 6;
 const SUFFIX_CANDIDATES = 8;
 const NEXT_DEPTH = 2;
-/**
- * Situations of the mixer: tri-gram row (none, or 3 stages of use), times longest match (none, or 6 buckets), times row of the corpora (no corpus,
- * none, or 3 stages).
- */
-const STAGES = 4;
-const MATCHES = 7;
-const FLOORS = 5;
-const INITIAL_WEIGHTS = [0.6, 0.2, 0.5, 0.1, 0.4, 0.1];
+/** By source: its bit in the situation by agreement. Next-next only supports, so it names nothing. */
+const NAMED_BIT = Int32Array.of(1, 2, 4, 0, 8, 16, 32, 64, 128);
 
 /** Why each child of a tree's cells got its prior; kept until the outcome is known. Parallel to the tree's cells. */
 export class Evidence {
@@ -49,15 +49,20 @@ export class Evidence {
   readonly stretched: Float32Array;
   /** Mixed probability before the children were scaled to sum to at most 1. */
   readonly mixed: Float32Array;
-  /** Mixer's set of an expanded cell. */
-  readonly set: Uint8Array;
+  /** Situations of an expanded cell (learnt.ts). */
+  readonly byLength: Uint16Array;
+  readonly byPlace: Uint8Array;
+  /** Which sources name a cell. */
+  readonly byNames: Uint8Array;
 
   /** @param cells capacity of the tree */
   constructor(cells: number) {
     this.cell = new Int32Array(cells * SOURCES);
     this.stretched = new Float32Array(cells * SOURCES);
     this.mixed = new Float32Array(cells);
-    this.set = new Uint8Array(cells);
+    this.byLength = new Uint16Array(cells);
+    this.byPlace = new Uint8Array(cells);
+    this.byNames = new Uint8Array(cells);
   }
 }
 
@@ -69,30 +74,33 @@ export interface PriorContext {
   evidence: Evidence;
   /** 1/temperature of a sampled request, 1 for a greedy one. */
   sharpness: number;
-  greedy: boolean;
   /** The model's likeliest tokens at the position that the root was taken from. */
   lastIds: Int32Array;
   lastCount: number;
+  /** Earlier outputs of the scope. */
+  history: History;
+  /** What to make of the sources' claims, for this kind of request. */
+  learnt: Learnt;
+  /** What the model said after rejected siblings of the root, and how likely it is after one of them. */
+  siblingIds: Int32Array;
+  siblingProbs: Float32Array;
+  siblingCount: number;
+  /** How well the last drafts fared: 0 … 3. */
+  luck: number;
 }
 
 export interface PriorOptions {
   /** Successors read from a matrix row. */
   width: number;
   nVocab: number;
-  calibration?: CalibrationOptions;
-  mixer?: MixerOptions;
-}
-
-/** Calibration and mixer of one kind of request: greedy ones and sampled ones accept at different rates. */
-interface Learnt {
-  calibration: Calibration;
-  mixer: Mixer;
+  /** Sources to do without. @default [] */
+  without?: readonly DraftSource[];
 }
 
 export class Prior implements Expander {
   private readonly nVocab: number;
-  private readonly greedy: Learnt;
-  private readonly sampled: Learnt;
+  /** By source: 1 where it has its say. */
+  private readonly uses: Uint8Array;
   private at: PriorContext | undefined;
   private floor: CorpusFloor | undefined;
 
@@ -108,15 +116,14 @@ export class Prior implements Expander {
   private readonly stretched = new Float32Array(MAX_CHILDREN * SOURCES);
   private readonly mixed = new Float32Array(MAX_CHILDREN);
   private readonly rank = new Int32Array(MAX_CHILDREN);
+  private readonly names = new Uint8Array(MAX_CHILDREN);
+  /** By source: the cell of a token that it does not name, -1 where it knows nothing of the context. */
+  private readonly absentCell = new Int32Array(SOURCES).fill(-1);
 
   constructor(options: PriorOptions) {
-    const learnt = (): Learnt => ({
-      calibration: new Calibration(options.calibration),
-      mixer: new Mixer(SOURCES, STAGES * MATCHES * FLOORS, INITIAL_WEIGHTS, options.mixer),
-    });
     this.nVocab = options.nVocab;
-    this.greedy = learnt();
-    this.sampled = learnt();
+    const without = options.without ?? [];
+    this.uses = Uint8Array.from(DRAFT_SOURCES, (source) => (without.includes(source) ? 0 : 1));
     this.context = new Int32Array(16);
     this.rowIds = new Int32Array(options.width);
     this.rowProbs = new Float32Array(options.width);
@@ -125,6 +132,7 @@ export class Prior implements Expander {
       token: new Int32Array(SUFFIX_CANDIDATES),
       length: new Int32Array(SUFFIX_CANDIDATES),
       share: new Float32Array(SUFFIX_CANDIDATES),
+      longest: 0,
     };
   }
 
@@ -144,82 +152,93 @@ export class Prior implements Expander {
   expand(tree: DraftTree, cell: number): void {
     const at = this.at;
     if (at === undefined || tree.cells + MAX_CHILDREN > tree.capacity) return;
-    const { calibration, mixer } = at.greedy ? this.greedy : this.sampled;
-    const { context, matches, floor } = this;
+    const { context, uses, floor } = this;
     const depth = tree.depth[cell];
     const known = this.fillContext(tree, cell, at.suffix);
     this.count = 0;
 
-    const longest = at.suffix.match(context, known, matches) > 0 ? longestOf(matches) : 0;
-    for (let i = 0; i < matches.count; i++) {
-      const length = lengthBucket(matches.length[i]);
-      this.propose(SOURCE_SUFFIX, matches.token[i], length, i, matches.share[i], depth);
+    const longest = this.proposeMatches(at.suffix, SOURCE_SUFFIX, known, depth);
+    const longestBefore = this.proposeMatches(at.history, SOURCE_HISTORY, known, depth);
+    let four = -1;
+    if (known >= 3 && uses[SOURCE_FOURGRAM] === 1) {
+      four = at.matrix.find(fourgramKey(context[2], context[1]), context[0]);
     }
-
-    const tri = known >= 2 ? at.matrix.find(context[1], context[0]) : -1;
-    let stage = 0;
-    if (tri >= 0) {
-      const seen = at.matrix.seen(tri);
-      stage = stageOf(seen);
-      this.proposeRow(at, at.matrix, tri, SOURCE_TRIGRAM, seenBucket(seen), MAX_CHILDREN, depth);
+    const fourStage = this.proposeRow(at.matrix, four, SOURCE_FOURGRAM, MAX_CHILDREN, depth);
+    const tri = known >= 2 && uses[SOURCE_TRIGRAM] === 1 ? at.matrix.find(context[1], context[0]) : -1;
+    const triStage = this.proposeRow(at.matrix, tri, SOURCE_TRIGRAM, MAX_CHILDREN, depth);
+    let bi = -1;
+    if (uses[SOURCE_BIGRAM] === 1) {
+      bi = at.matrix.find(NONE, context[0]);
+      if (bi < 0) bi = at.matrix.find(NONE, NONE);
     }
-    let bi = at.matrix.find(NONE, context[0]);
-    if (bi < 0) bi = at.matrix.find(NONE, NONE);
-    if (bi >= 0) {
-      const most = tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN;
-      this.proposeRow(at, at.matrix, bi, SOURCE_BIGRAM, seenBucket(at.matrix.seen(bi)), most, depth);
-    }
+    this.proposeRow(at.matrix, bi, SOURCE_BIGRAM, tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN, depth);
     let floorTri = -1;
     let floorBi = -1;
     let floorStage = 0;
     if (floor !== undefined) {
-      floorStage = 1;
-      if (known >= 2) floorTri = floor.find(context[1], context[0]);
-      if (floorTri >= 0) {
-        const seen = floor.seen(floorTri);
-        floorStage = 1 + stageOf(seen);
-        this.proposeRow(at, floor, floorTri, SOURCE_FLOOR_TRIGRAM, seenBucket(seen), MAX_CHILDREN, depth);
-      }
-      floorBi = floor.find(NO_TOKEN, context[0]);
-      if (floorBi >= 0) {
-        const most = floorTri >= 0 || tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN;
-        const seen = seenBucket(floor.seen(floorBi));
-        this.proposeRow(at, floor, floorBi, SOURCE_FLOOR_BIGRAM, seen, most, depth);
+      if (known >= 2 && uses[SOURCE_FLOOR_TRIGRAM] === 1) floorTri = floor.find(context[1], context[0]);
+      floorStage = 1 + this.proposeRow(floor, floorTri, SOURCE_FLOOR_TRIGRAM, MAX_CHILDREN, depth);
+      if (uses[SOURCE_FLOOR_BIGRAM] === 1) floorBi = floor.find(NO_TOKEN, context[0]);
+      const most = floorTri >= 0 || tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN;
+      this.proposeRow(floor, floorBi, SOURCE_FLOOR_BIGRAM, most, depth);
+    }
+    if (depth === 0 && uses[SOURCE_SIBLING] === 1) {
+      for (let i = 0; i < at.siblingCount; i++) {
+        this.propose(SOURCE_SIBLING, at.siblingIds[i], 0, i, at.siblingProbs[i], depth);
       }
     }
-    if (depth < NEXT_DEPTH) {
+    if (depth < NEXT_DEPTH && uses[SOURCE_NEXT] === 1) {
       for (let i = 0; i < at.lastCount; i++) this.support(SOURCE_NEXT, at.lastIds[i], i, depth);
     }
     if (this.count === 0) return;
 
-    const match = longest > 0 ? 1 + lengthBucket(longest) : 0;
-    const set = (floorStage * STAGES + stage) * MATCHES + match;
-    at.evidence.set[cell] = set;
-    const triAbsent = tri >= 0 ? cellOf(SOURCE_TRIGRAM, stage, RANK_ABSENT, 0, depth) : -1;
-    const biAbsent = bi >= 0 ? cellOf(SOURCE_BIGRAM, 0, RANK_ABSENT, 0, depth) : -1;
-    const suffixAbsent =
-      longest > 0 ? cellOf(SOURCE_SUFFIX, lengthBucket(longest), RANK_ABSENT, 0, depth) : -1;
-    const floorTriAbsent =
-      floorTri >= 0 ? cellOf(SOURCE_FLOOR_TRIGRAM, floorStage, RANK_ABSENT, 0, depth) : -1;
-    const floorBiAbsent = floorBi >= 0 ? cellOf(SOURCE_FLOOR_BIGRAM, 0, RANK_ABSENT, 0, depth) : -1;
+    const { absentCell } = this;
+    absentCell[SOURCE_TRIGRAM] = tri < 0 ? -1 : cellOf(SOURCE_TRIGRAM, triStage, RANK_ABSENT, 0, depth);
+    absentCell[SOURCE_FOURGRAM] = four < 0 ? -1 : cellOf(SOURCE_FOURGRAM, fourStage, RANK_ABSENT, 0, depth);
+    absentCell[SOURCE_BIGRAM] = bi < 0 ? -1 : cellOf(SOURCE_BIGRAM, 0, RANK_ABSENT, 0, depth);
+    absentCell[SOURCE_FLOOR_TRIGRAM] =
+      floorTri < 0 ? -1 : cellOf(SOURCE_FLOOR_TRIGRAM, floorStage, RANK_ABSENT, 0, depth);
+    absentCell[SOURCE_FLOOR_BIGRAM] =
+      floorBi < 0 ? -1 : cellOf(SOURCE_FLOOR_BIGRAM, 0, RANK_ABSENT, 0, depth);
+    absentCell[SOURCE_SUFFIX] = absentMatch(SOURCE_SUFFIX, longest, depth);
+    absentCell[SOURCE_HISTORY] = absentMatch(SOURCE_HISTORY, longestBefore, depth);
+    const byLength =
+      ((floorStage * 4 + triStage) * 7 + lengthLevel(longest)) * 7 + lengthLevel(longestBefore);
+    const byPlace = Math.min(depth, 3) * 4 + at.luck;
+    at.evidence.byLength[cell] = byLength;
+    at.evidence.byPlace[cell] = byPlace;
+    const sum = this.mix(at.learnt, byLength, byPlace);
+    this.addSorted(tree, cell, at.evidence, sum > 1 ? 1 / sum : 1);
+  }
+
+  /** Calibrates and mixes the claims for each candidate; returns the sum of their probabilities. */
+  private mix(learnt: Learnt, byLength: number, byPlace: number): number {
+    const { calibration } = learnt;
+    const { absentCell, stretched } = this;
     let sum = 0;
     for (let i = 0; i < this.count; i++) {
       const base = i * SOURCES;
-      if (this.cell[base + SOURCE_TRIGRAM] < 0) this.absent(base + SOURCE_TRIGRAM, triAbsent);
-      if (this.cell[base + SOURCE_BIGRAM] < 0) this.absent(base + SOURCE_BIGRAM, biAbsent);
-      if (this.cell[base + SOURCE_SUFFIX] < 0) this.absent(base + SOURCE_SUFFIX, suffixAbsent);
-      if (this.cell[base + SOURCE_FLOOR_TRIGRAM] < 0)
-        this.absent(base + SOURCE_FLOOR_TRIGRAM, floorTriAbsent);
-      if (this.cell[base + SOURCE_FLOOR_BIGRAM] < 0) this.absent(base + SOURCE_FLOOR_BIGRAM, floorBiAbsent);
+      let names = 0;
       for (let source = 0; source < SOURCES; source++) {
         const j = base + source;
-        this.stretched[j] = this.cell[j] < 0 ? 0 : stretch(calibration.rate(this.cell[j], this.claim[j]));
+        if (this.cell[j] >= 0) {
+          names |= NAMED_BIT[source];
+        } else {
+          this.cell[j] = absentCell[source];
+          this.claim[j] = ABSENT_CLAIM;
+        }
+        stretched[j] = this.cell[j] < 0 ? 0 : stretch(calibration.rate(this.cell[j], this.claim[j]));
       }
-      const p = mixer.mix(set, this.stretched, base);
+      const p = squash(
+        learnt.byLength.dot(byLength, stretched, base) +
+          learnt.byPlace.dot(byPlace, stretched, base) +
+          learnt.byNames.dot(names, stretched, base),
+      );
+      this.names[i] = names;
       this.mixed[i] = p;
       sum += p;
     }
-    this.addSorted(tree, cell, at.evidence, sum > 1 ? 1 / sum : 1);
+    return sum;
   }
 
   /**
@@ -228,15 +247,18 @@ export class Prior implements Expander {
   learn(tree: DraftTree, cell: number, token: number): void {
     const at = this.at;
     if (at === undefined || tree.children[cell] === 0) return;
-    const { calibration, mixer } = at.greedy ? this.greedy : this.sampled;
+    const { calibration, byLength, byPlace, byNames } = at.learnt;
     const { evidence } = at;
-    const set = evidence.set[cell];
+    const { stretched } = evidence;
     const first = tree.first[cell];
     const end = first + tree.children[cell];
     for (let child = first; child < end; child++) {
       const outcome = tree.token[child] === token ? 1 : 0;
       const base = child * SOURCES;
-      mixer.learn(set, evidence.stretched, base, evidence.mixed[child], outcome);
+      const mixed = evidence.mixed[child];
+      byLength.learn(evidence.byLength[cell], stretched, base, mixed, outcome);
+      byPlace.learn(evidence.byPlace[cell], stretched, base, mixed, outcome);
+      byNames.learn(evidence.byNames[child], stretched, base, mixed, outcome);
       for (let source = 0; source < SOURCES; source++) {
         const counted = evidence.cell[base + source];
         if (counted >= 0) calibration.count(counted, outcome);
@@ -255,20 +277,29 @@ export class Prior implements Expander {
     return n;
   }
 
-  private proposeRow(
-    at: PriorContext,
-    rows: RowReader,
-    row: number,
-    source: number,
-    length: number,
-    most: number,
-    depth: number,
-  ): void {
+  /** Proposes what followed where the context occurred before; returns the length of the longest match. */
+  private proposeMatches(index: TokenIndex, source: number, known: number, depth: number): number {
+    const { matches } = this;
+    if (this.uses[source] === 0 || index.match(this.context, known, matches) === 0) return 0;
+    for (let i = 0; i < matches.count; i++) {
+      const length = lengthBucket(matches.length[i]);
+      this.propose(source, matches.token[i], length, i, matches.share[i], depth);
+    }
+    return matches.longest;
+  }
+
+  /** Proposes the successors of a row, if there is one; returns its stage of use: 0 for none, 1 … 3. */
+  private proposeRow(rows: Rows, row: number, source: number, most: number, depth: number): number {
+    if (row < 0) return 0;
     const { rowIds, rowProbs } = this;
+    const seen = rows.seen(row);
+    const length = seenBucket(seen);
     const size = rows.read(row, rowIds, rowProbs);
-    if (at.sharpness !== 1) reshape(rowProbs, size, at.sharpness);
+    const sharpness = this.at?.sharpness ?? 1;
+    if (sharpness !== 1) reshape(rowProbs, size, sharpness);
     const n = Math.min(size, most);
     for (let i = 0; i < n; i++) this.propose(source, rowIds[i], length, i, rowProbs[i], depth);
+    return seen < 2 ? 1 : seen < 5 ? 2 : 3;
   }
 
   /** Notes a source's claim for a token; makes the token a candidate if there is room. */
@@ -303,11 +334,6 @@ export class Prior implements Expander {
     }
   }
 
-  private absent(at: number, cell: number): void {
-    this.cell[at] = cell;
-    this.claim[at] = ABSENT_CLAIM;
-  }
-
   private addSorted(tree: DraftTree, cell: number, evidence: Evidence, scale: number): void {
     const { mixed, rank, count } = this;
     for (let i = 0; i < count; i++) {
@@ -323,6 +349,7 @@ export class Prior implements Expander {
       const child = tree.cells;
       tree.addChild(cell, this.token[i], mixed[i] * scale);
       evidence.mixed[child] = mixed[i];
+      evidence.byNames[child] = this.names[i];
       for (let source = 0; source < SOURCES; source++) {
         evidence.cell[child * SOURCES + source] = this.cell[i * SOURCES + source];
         evidence.stretched[child * SOURCES + source] = this.stretched[i * SOURCES + source];
@@ -331,20 +358,19 @@ export class Prior implements Expander {
   }
 }
 
-/** Where rows are read from: the matrix, or its floor. */
-interface RowReader {
+/** Where rows are read from: the matrix, or the corpora. */
+interface Rows {
   read(row: number, ids: Int32Array, probs: Float32Array): number;
+  seen(row: number): number;
 }
 
-/** Stage of use of a row by how often it was seen: 1 … 3. */
-function stageOf(seen: number): number {
-  return seen < 2 ? 1 : seen < 5 ? 2 : 3;
+/** 0 for no match, else 1 + its bucket. */
+function lengthLevel(longest: number): number {
+  return longest > 0 ? 1 + lengthBucket(longest) : 0;
 }
 
-function longestOf(matches: SuffixMatches): number {
-  let longest = 0;
-  for (let i = 0; i < matches.count; i++) if (matches.length[i] > longest) longest = matches.length[i];
-  return longest;
+function absentMatch(source: number, longest: number, depth: number): number {
+  return longest > 0 ? cellOf(source, lengthBucket(longest), RANK_ABSENT, 0, depth) : -1;
 }
 
 /** p^(1/T), renormalised over the row. */

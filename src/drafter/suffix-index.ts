@@ -1,22 +1,8 @@
 /**
- * What a slot holds (prompt and output), and where the tokens at hand occurred in it before. Earlier occurrences are
- * linked in chains by the hash of their last 2 and last 5 tokens; a chain is walked from the most recent one back and every hit is
- * compared token by token, so matches of all lengths are found and none is false. Appending is O(1); so is dropping a token from the end.
+ * What a slot holds (prompt and output), and where the tokens at hand occurred in it before (token-index.ts). Appending is
+ * O(1); so is dropping a token from the end.
  */
-
-/** Orders of the chains: the long one finds old long matches that many recent short ones would hide. */
-const SHORT = 2;
-const LONG = 5;
-
-/** What `match` found: the tokens that followed earlier occurrences, strongest evidence first. */
-export interface SuffixMatches {
-  count: number;
-  token: Int32Array;
-  /** Length in tokens of the longest match that this token followed. */
-  length: Int32Array;
-  /** Share of this token in the evidence of all matches, 0 … 1. */
-  share: Float32Array;
-}
+import { TokenIndex } from "./token-index.ts";
 
 export interface SuffixIndexOptions {
   /** Most tokens compared per occurrence. @default 16 */
@@ -25,30 +11,14 @@ export interface SuffixIndexOptions {
   maxOccurrences?: number;
 }
 
-export class SuffixIndex {
-  readonly maxMatch: number;
-  private readonly maxOccurrences: number;
-  private held = new Int32Array(256);
-  private count = 0;
-  private shortPrevious = new Int32Array(256);
-  private longPrevious = new Int32Array(256);
-  /** Position + 1 of the latest occurrence by hash, 0 if none. Twice as long as `held`. */
-  private shortHeads = new Int32Array(512);
-  private longHeads = new Int32Array(512);
-
+export class SuffixIndex extends TokenIndex {
   constructor(options: SuffixIndexOptions = {}) {
-    this.maxMatch = options.maxMatch ?? 16;
-    this.maxOccurrences = options.maxOccurrences ?? 12;
-  }
-
-  /** Tokens held. */
-  get length(): number {
-    return this.count;
-  }
-
-  /** The token at a position, or -1 outside. */
-  at(position: number): number {
-    return position >= 0 && position < this.count ? this.held[position] : -1;
+    super({
+      short: 2,
+      long: 5,
+      maxMatch: options.maxMatch ?? 16,
+      maxOccurrences: options.maxOccurrences ?? 12,
+    });
   }
 
   append(token: number): void {
@@ -61,98 +31,14 @@ export class SuffixIndex {
   /** Keeps the first `length` tokens. What it never held is filled with -1, so that positions stay right. */
   truncate(length: number): void {
     while (this.count < length) this.append(-1);
+    const { short, long } = this;
     for (let at = this.count - 1; at >= length; at--) {
-      if (at >= SHORT - 1) this.shortHeads[this.hash(at, SHORT)] = this.shortPrevious[at];
-      if (at >= LONG - 1) this.longHeads[this.hash(at, LONG)] = this.longPrevious[at];
+      if (at >= short - 1)
+        this.shortHeads[this.hash(at, short) & (this.shortHeads.length - 1)] = this.shortPrevious[at];
+      if (at >= long - 1)
+        this.longHeads[this.hash(at, long) & (this.longHeads.length - 1)] = this.longPrevious[at];
     }
     this.count = length;
-  }
-
-  /**
-   * The tokens that followed where the context occurred before.
-   *
-   * @param context the last tokens, newest first
-   * @param n how many of them are given; fewer than 2 match nothing
-   * @param out filled in place; its arrays' length bounds the number of candidates
-   */
-  match(context: Int32Array, n: number, out: SuffixMatches): number {
-    out.count = 0;
-    if (n < SHORT || this.count < SHORT + 1) return 0;
-    const deepest = Math.min(n, this.maxMatch);
-    const mask = this.shortHeads.length - 1;
-    let total = 0;
-    if (n >= LONG) {
-      const head = this.longHeads[hashNewestFirst(context, LONG) & mask];
-      total += this.walk(context, deepest, head, this.longPrevious, LONG, deepest, out);
-    }
-    const head = this.shortHeads[hashNewestFirst(context, SHORT) & mask];
-    const most = n >= LONG ? LONG - 1 : deepest;
-    total += this.walk(context, deepest, head, this.shortPrevious, SHORT, most, out);
-    if (total > 0) {
-      for (let i = 0; i < out.count; i++) out.share[i] /= total;
-      sortByShare(out);
-    }
-    return out.count;
-  }
-
-  /** Walks one chain, taking matches of `least` … `most` tokens; returns the evidence added. */
-  private walk(
-    context: Int32Array,
-    deepest: number,
-    head: number,
-    previous: Int32Array,
-    least: number,
-    most: number,
-    out: SuffixMatches,
-  ): number {
-    const { held, count } = this;
-    let total = 0;
-    let recency = 1;
-    let at = head - 1;
-    for (let seen = 0; at >= 0 && seen < this.maxOccurrences; seen++, at = previous[at] - 1) {
-      if (at + 1 >= count) continue;
-      let length = 0;
-      while (length < deepest && length <= at && held[at - length] === context[length]) length++;
-      if (length < least || length > most) continue;
-      const next = held[at + 1];
-      if (next < 0) continue;
-      const weight = length * length * length * recency;
-      recency *= 0.9;
-      let i = 0;
-      while (i < out.count && out.token[i] !== next) i++;
-      if (i === out.count) {
-        if (i === out.token.length) continue;
-        out.count++;
-        out.token[i] = next;
-        out.length[i] = length;
-        out.share[i] = weight;
-      } else {
-        out.share[i] += weight;
-        if (length > out.length[i]) out.length[i] = length;
-      }
-      total += weight;
-    }
-    return total;
-  }
-
-  private link(at: number): void {
-    if (at >= SHORT - 1) {
-      const h = this.hash(at, SHORT);
-      this.shortPrevious[at] = this.shortHeads[h];
-      this.shortHeads[h] = at + 1;
-    }
-    if (at >= LONG - 1) {
-      const h = this.hash(at, LONG);
-      this.longPrevious[at] = this.longHeads[h];
-      this.longHeads[h] = at + 1;
-    }
-  }
-
-  private hash(at: number, order: number): number {
-    const { held } = this;
-    let h = 0;
-    for (let i = 0; i < order; i++) h = mix(h, held[at - i]);
-    return (h ^ (h >>> 15)) & (this.shortHeads.length - 1);
   }
 
   private grow(): void {
@@ -165,33 +51,5 @@ export class SuffixIndex {
     this.shortHeads = new Int32Array(size * 2);
     this.longHeads = new Int32Array(size * 2);
     for (let at = 0; at < this.count; at++) this.link(at);
-  }
-}
-
-function mix(h: number, token: number): number {
-  return Math.imul(h ^ Math.imul(token + 2, 0x9e3779b1), 0x85ebca77) + 0x165667b1;
-}
-
-function hashNewestFirst(context: Int32Array, order: number): number {
-  let h = 0;
-  for (let i = 0; i < order; i++) h = mix(h, context[i]);
-  return h ^ (h >>> 15);
-}
-
-function sortByShare(out: SuffixMatches): void {
-  for (let i = 1; i < out.count; i++) {
-    const token = out.token[i];
-    const length = out.length[i];
-    const share = out.share[i];
-    let j = i - 1;
-    while (j >= 0 && out.share[j] < share) {
-      out.token[j + 1] = out.token[j];
-      out.length[j + 1] = out.length[j];
-      out.share[j + 1] = out.share[j];
-      j--;
-    }
-    out.token[j + 1] = token;
-    out.length[j + 1] = length;
-    out.share[j + 1] = share;
   }
 }

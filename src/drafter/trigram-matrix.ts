@@ -180,6 +180,64 @@ export class TrigramMatrix {
     if (chunk.use[i] < MOST_USE) chunk.use[i]++;
   }
 
+  /** Bytes of a packed row. */
+  get rowBytes(): number {
+    return 8 + this.width * 8 + 3;
+  }
+
+  /**
+   * Copies `n` rows from number `from` on, or fewer where it holds no more: keys a, keys b, ids, probabilities, sizes, updates, marks, each as one
+   * array. Returns how many.
+   *
+   * @param out at least n * rowBytes long
+   */
+  pack(from: number, n: number, out: ArrayBuffer): number {
+    const { chunks, shift, mask, width } = this.rows;
+    const rows = Math.max(0, Math.min(n, this.rows.count - from));
+    const packed = packedRows(out, rows, width);
+    for (let r = 0; r < rows; r++) {
+      const chunk = chunks[(from + r) >>> shift];
+      const i = (from + r) & mask;
+      packed.keyA[r] = chunk.keyA[i];
+      packed.keyB[r] = chunk.keyB[i];
+      for (let j = 0; j < width; j++) {
+        packed.ids[r * width + j] = chunk.ids[i * width + j];
+        packed.probs[r * width + j] = chunk.probs[i * width + j];
+      }
+      packed.size[r] = chunk.size[i];
+      packed.seen[r] = chunk.seen[i];
+      packed.use[r] = chunk.use[i];
+    }
+    return rows;
+  }
+
+  /**
+   * Takes packed rows in, as far as there is room; a row whose key it holds stays as it is, since a snapshot may hold a key twice.
+   *
+   * @param bytes how long the body is
+   */
+  unpack(body: ArrayBuffer, bytes: number, { rows, width }: { rows: number; width: number }): void {
+    if (!(rows >= 0 && width >= 1) || bytes !== rows * (8 + width * 8 + 3)) return;
+    const packed = packedRows(body, rows, width);
+    const kept = Math.min(width, this.width);
+    for (let r = 0; r < rows; r++) {
+      const a = packed.keyA[r];
+      const b = packed.keyB[r];
+      if (this.find(a, b) >= 0) continue;
+      const row = this.insert(a, b);
+      if (row < 0) return;
+      const chunk = this.rows.chunks[row >>> this.rows.shift];
+      const i = row & this.rows.mask;
+      for (let j = 0; j < kept; j++) {
+        chunk.ids[i * this.width + j] = packed.ids[r * width + j];
+        chunk.probs[i * this.width + j] = packed.probs[r * width + j];
+      }
+      chunk.size[i] = Math.min(kept, packed.size[r]);
+      chunk.seen[i] = packed.seen[r];
+      chunk.use[i] = packed.use[r];
+    }
+  }
+
   /** Frees the last chunk with all its rows, for another matrix of the same budget. False if there is none. */
   releaseChunk(): boolean {
     const { rows } = this;
@@ -370,6 +428,27 @@ export class TrigramMatrix {
   }
 }
 
+/** Views on packed rows. */
+function packedRows(buffer: ArrayBuffer, rows: number, width: number) {
+  const at = rows * (8 + width * 8);
+  return {
+    keyA: new Int32Array(buffer, 0, rows),
+    keyB: new Int32Array(buffer, rows * 4, rows),
+    ids: new Int32Array(buffer, rows * 8, rows * width),
+    probs: new Float32Array(buffer, rows * (8 + width * 4), rows * width),
+    size: new Uint8Array(buffer, at, rows),
+    seen: new Uint8Array(buffer, at + rows, rows),
+    use: new Uint8Array(buffer, at + 2 * rows, rows),
+  };
+}
+
+/** First key of the 4-gram row (a, b, c), whose second is c: a hash of the two, below all tokens. */
+export function fourgramKey(a: number, b: number): number {
+  let h = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca77);
+  h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d);
+  return -2 - ((h ^ (h >>> 13)) & 0x3fffffff);
+}
+
 /** 32 well-mixed bits: the upper 8 choose the shard, the lower ones the slot. */
 function hashPair(a: number, b: number): number {
   let h = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca77);
@@ -386,7 +465,7 @@ function place(shard: Int32Array, hash: number, row: number): void {
 }
 
 /** Insertion sort of two parallel arrays: short and nearly sorted already. */
-function sortDescending(ids: Int32Array, probs: Float32Array, n: number): void {
+export function sortDescending(ids: Int32Array, probs: Float32Array, n: number): void {
   for (let i = 1; i < n; i++) {
     const id = ids[i];
     const p = probs[i];

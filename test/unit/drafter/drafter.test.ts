@@ -168,6 +168,34 @@ describe("AdedDrafter", () => {
     expect(drafter.purge("nobody")).toBe(false);
   });
 
+  it("gives one key nothing of what another's requests taught, and all of it when scopes are shared", () => {
+    const accepted = (shareScopes: boolean, taught: boolean): number => {
+      const { drafter, engine } = engineOf({ fixedNodes: 7, shareScopes });
+      for (let i = 0; taught && i < 3; i++) {
+        engine.begin(0, [i], 200, GREEDY, "key-a");
+        run(engine);
+      }
+      const before = drafter.stats().acceptedNodes;
+      engine.begin(0, [0], 35, GREEDY, "key-b");
+      run(engine);
+      return drafter.stats().acceptedNodes - before;
+    };
+    // to the node what a fresh drafter accepts: neither rows nor history, calibration or weights come from the other key
+    expect(accepted(false, true)).toBe(accepted(false, false));
+    expect(accepted(true, true)).toBeGreaterThan(accepted(true, false) + 10);
+  });
+
+  it("does without the sources that it is told to leave out", () => {
+    const knows = (without: DrafterOptions["without"]): boolean => {
+      const { engine } = engineOf({ fixedNodes: 4, without });
+      engine.begin(0, [...Array.from({ length: 40 }, (_, i) => i), 0, 1, 2], 60);
+      engine.step();
+      return engine.lastDrafts.get(0)?.tokens.includes(4) ?? false;
+    };
+    expect(knows([])).toBe(true);
+    expect(knows(["suffix"])).toBe(false);
+  });
+
   it("keeps what a slot held as far as the next request says", () => {
     const { drafter, engine } = engineOf({ fixedNodes: 4 });
     engine.begin(

@@ -14,7 +14,7 @@ function fill(scopes: Scopes, scope: Scope, rows: number, from = 0): void {
 
 describe("Scopes", () => {
   it("keeps what scopes learn apart", () => {
-    const scopes = new Scopes({ bytes: MIB, width: 12, most: 4 });
+    const scopes = new Scopes({ bytes: MIB, width: 12, historyTokens: 2 ** 12, most: 4 });
     const a = scopes.enter("a");
     const b = scopes.enter("b");
     fill(scopes, a, 10);
@@ -25,7 +25,7 @@ describe("Scopes", () => {
   });
 
   it("forgets the idle scope used longest ago when there are too many", () => {
-    const scopes = new Scopes({ bytes: MIB, width: 12, most: 2 });
+    const scopes = new Scopes({ bytes: MIB, width: 12, historyTokens: 2 ** 12, most: 2 });
     const a = scopes.enter("a");
     const b = scopes.enter("b");
     fill(scopes, a, 10);
@@ -38,7 +38,7 @@ describe("Scopes", () => {
   });
 
   it("never crosses the shared bound, whoever fills it", () => {
-    const scopes = new Scopes({ bytes: MIB, width: 12, most: 8 });
+    const scopes = new Scopes({ bytes: MIB, width: 12, historyTokens: 2 ** 12, most: 8 });
     for (const name of ["a", "b", "c", "d"]) {
       const scope = scopes.enter(name);
       fill(scopes, scope, 12_000);
@@ -48,7 +48,7 @@ describe("Scopes", () => {
   });
 
   it("takes memory from an idle scope first", () => {
-    const scopes = new Scopes({ bytes: MIB, width: 12, most: 8 });
+    const scopes = new Scopes({ bytes: MIB, width: 12, historyTokens: 2 ** 12, most: 8 });
     const idle = scopes.enter("idle");
     fill(scopes, idle, 12_000);
     scopes.leave(idle);
@@ -60,7 +60,7 @@ describe("Scopes", () => {
   });
 
   it("lets a new scope grow to its share beside a running one that holds everything", () => {
-    const scopes = new Scopes({ bytes: MIB, width: 12, most: 8 });
+    const scopes = new Scopes({ bytes: MIB, width: 12, historyTokens: 2 ** 12, most: 8 });
     const large = scopes.enter("large");
     fill(scopes, large, 12_000);
     const late = scopes.enter("late");
@@ -71,7 +71,7 @@ describe("Scopes", () => {
   });
 
   it("purges at once, also while a request runs", () => {
-    const scopes = new Scopes({ bytes: MIB, width: 12, most: 8 });
+    const scopes = new Scopes({ bytes: MIB, width: 12, historyTokens: 2 ** 12, most: 8 });
     const scope = scopes.enter("a");
     fill(scopes, scope, 100);
     expect(scopes.purge("a")).toBe(true);

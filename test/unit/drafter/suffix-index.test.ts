@@ -1,9 +1,16 @@
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
-import { SuffixIndex, type SuffixMatches } from "../../../src/drafter/suffix-index.ts";
+import { SuffixIndex } from "../../../src/drafter/suffix-index.ts";
+import type { SuffixMatches } from "../../../src/drafter/token-index.ts";
 
 function room(n = 8): SuffixMatches {
-  return { count: 0, token: new Int32Array(n), length: new Int32Array(n), share: new Float32Array(n) };
+  return {
+    count: 0,
+    token: new Int32Array(n),
+    length: new Int32Array(n),
+    share: new Float32Array(n),
+    longest: 0,
+  };
 }
 
 function indexOf(tokens: readonly number[]): SuffixIndex {
@@ -103,6 +110,30 @@ describe("SuffixIndex", () => {
         if (out.count > 0) expect(sum).toBeCloseTo(1, 4);
       }),
       { numRuns: 100 },
+    );
+  });
+
+  it("keeps its chains whole through any appends and truncations", () => {
+    const action = fc.oneof(
+      fc.record({ append: fc.array(fc.nat(6), { minLength: 1, maxLength: 60 }) }),
+      fc.record({ keep: fc.double({ min: 0, max: 1, noNaN: true }) }),
+    );
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 25 }), (actions) => {
+        const index = new SuffixIndex();
+        const text: number[] = [];
+        for (const act of actions) {
+          if ("append" in act) {
+            for (const token of act.append) index.append(token);
+            text.push(...act.append);
+          } else {
+            text.length = Math.floor(text.length * act.keep);
+            index.truncate(text.length);
+          }
+        }
+        expect(Array.from({ length: index.length }, (_, i) => index.at(i))).toEqual(text);
+        expect(index.checkIntegrity()).toEqual([]);
+      }),
     );
   });
 });
