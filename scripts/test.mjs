@@ -85,10 +85,19 @@ async function withEngine() {
   }
 }
 
-/** Runs a test program of the overlay; the one for tree attention on the mock models and on each model. */
+/**
+ * Runs a test program of the overlay. Those for models run on mock models and on each model: trees with the stock kernels
+ * and, bit by bit, with the batch-invariant ones; batches with the weights of the types most served.
+ */
 async function cppTest(program, models) {
   const name = path.basename(program);
-  const runs = name === "test-tree-attention" ? [[], ...models.map((model) => ["-m", model])] : [[]];
+  const runs = [[]];
+  if (name === "test-tree-attention") {
+    runs.push(["-x"], ...models.flatMap((model) => [["-m", model], ["-x", "-m", model]]));
+  }
+  if (name === "test-batch-invariance") {
+    runs.push(...models.slice(0, 1).map((model) => ["-m", model, "-T", "BF16,Q4_0,Q8_0,Q4_K_M", "-d", "10,600"]));
+  }
   for (const args of runs) {
     const title = [name, ...args.map((arg) => path.basename(arg))].join(" ");
     const { status, stdout } = await run(title, program, args);

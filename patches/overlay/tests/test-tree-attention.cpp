@@ -2,7 +2,8 @@
 // sees and gives; after a path is kept, decoding goes on as if the rejected nodes had never been
 //
 // runs on mock models of every architecture (the fixtures of test-llama-archs.cpp), or on a model file:
-//   test-tree-attention [-a arch] [-m model.gguf] [-s seed] [-v]
+//   test-tree-attention [-x] [-a arch] [-m model.gguf] [-s seed] [-v]
+// -x: with the batch-invariant CPU kernels, and nothing but equal bits will do
 // the last line is "N passed, N failed"
 
 #define main test_llama_archs_main
@@ -30,6 +31,7 @@ struct test_state {
     int  n_pass  = 0;
     int  n_fail  = 0;
     bool verbose = false;
+    bool exact   = false;
 
     double nmse_tol = 0.0;
 
@@ -235,6 +237,9 @@ static bool close(test_state & ts, const std::vector<float> & a, const std::vect
     if (diff > ts.diff_max) {
         ts.diff_max = diff;
     }
+    if (ts.exact) {
+        return a.size() == b.size() && memcmp(a.data(), b.data(), a.size()*sizeof(float)) == 0;
+    }
     return err <= ts.nmse_tol;
 }
 
@@ -337,7 +342,7 @@ static void test_model(test_state & ts, llama_model * model, const std::string &
 
     const auto cal = calibrate(model, n_ctx, rng);
     ts.nmse_tol = TOL_FRACTION*cal.control;
-    ts.check(cal.noise < ts.nmse_tol, string_format("%s: the checks can fail (NMSE: noise %.1e, tolerance %.1e, wrong mask %.1e)",
+    ts.check(ts.exact ? cal.noise == 0.0 && cal.control > 0.0 : cal.noise < ts.nmse_tol, string_format("%s: the checks can fail (NMSE: noise %.1e, tolerance %.1e, wrong mask %.1e)",
                 name.c_str(), cal.noise, ts.nmse_tol, cal.control));
 
     // trees of 1 ... 64 nodes of several depths, one after the other in one growing sequence: each time a random path is kept
@@ -560,6 +565,7 @@ int main(int argc, char ** argv) {
     std::string arch_filter;
     std::string model_path;
     size_t      seed = 42;
+    bool        exact = false;
 
     test_state ts;
 
@@ -567,6 +573,8 @@ int main(int argc, char ** argv) {
         const std::string arg = argv[i];
         if (arg == "-v") {
             ts.verbose = true;
+        } else if (arg == "-x") {
+            exact = true;
         } else if (arg == "-a" && i + 1 < argc) {
             arch_filter = argv[++i];
         } else if (arg == "-m" && i + 1 < argc) {
@@ -574,7 +582,7 @@ int main(int argc, char ** argv) {
         } else if (arg == "-s" && i + 1 < argc) {
             seed = std::stoull(argv[++i]);
         } else {
-            fprintf(stderr, "usage: %s [-a arch|regex] [-m model.gguf] [-s seed] [-v]\n", argv[0]);
+            fprintf(stderr, "usage: %s [-x] [-a arch|regex] [-m model.gguf] [-s seed] [-v]\n", argv[0]);
             return 2;
         }
     }
@@ -586,6 +594,15 @@ int main(int argc, char ** argv) {
     }, nullptr);
 
     llama_backend_init();
+
+    if (exact) {
+        auto * set = (void (*)(bool)) ggml_backend_reg_get_proc_address(ggml_backend_reg_by_name("CPU"), "ggml_cpu_set_batch_invariant");
+        ts.check(set != nullptr, "this build has batch-invariant kernels");
+        if (set) {
+            set(true);
+        }
+    }
+    ts.exact = exact;
 
     std::mt19937 rng(seed);
 
@@ -622,6 +639,7 @@ int main(int argc, char ** argv) {
                     continue;
                 }
                 const std::string name = std::string(llm_arch_name(arch)) + (moe ? " (MoE)" : "");
+                ts.exact = exact && arch != LLM_ARCH_GROK; // which the engine runs without flash attention
                 guarded(name, [&]() {
                     gguf_context_ptr gguf_ctx = get_gguf_ctx(arch, moe);
                     if (arch == LLM_ARCH_BAILINGMOE3) {
@@ -649,6 +667,7 @@ int main(int argc, char ** argv) {
         }
     }
 
+    printf(exact ? "equal bits; " : "");
     printf("tolerance: 1/%.0f of the NMSE that a wrong mask gives; largest NMSE seen %.1e, largest share of the tolerance %.2f, "
             "largest difference of a logit %.1e\n", 1.0/TOL_FRACTION, ts.nmse_max, ts.ratio_max, ts.diff_max);
     printf("%d passed, %d failed\n", ts.n_pass, ts.n_fail);

@@ -26,7 +26,8 @@ namespace ggml::cpu::invariant {
 struct q8_act {
     float   d;       // x = d*qs
     float   s;       // d * sum of qs
-    int32_t init[2]; // what the integer sums over qs[0..15] and qs[16..31] start at: -zero point * sum of qs
+    int32_t init[2]; // what the integer sums over qs[0..15] and qs[16..31] start at: -zero point * sum of qs; for weights with
+                     // one scale for all 32, init[0] is that of all
     int8_t  qs[32];
 };
 
@@ -340,6 +341,21 @@ template <int BYTES> static inline void prefetch_block(const uint8_t * w) {
 
 // ---- integer kernel
 
+// 32 weights and 32 values of a column
+template <typename W> static inline void mad_q8(const u8v * q, f32v d0, f32v d1, f32v m, const q8_act & x, f32v & acc) {
+    if (W::TWO_SCALES) {
+        const i32v i0 = dot4<W::MAXW>(set1(x.init[0]), q,     x.qs);
+        const i32v i1 = dot4<W::MAXW>(set1(x.init[1]), q + 4, x.qs + 16);
+        const f32v t  = fma(to_f32(i1), d1, mul(to_f32(i0), d0));
+        acc = fma(t, set1(x.d), acc);
+    } else {
+        acc = fma(to_f32(dot8<W::MAXW, W::ZERO != 0>(x.init, q, x.qs)), mul(d0, set1(x.d)), acc);
+    }
+    if (W::HAS_MIN) {
+        acc = fma(m, set1(x.s), acc);
+    }
+}
+
 // y[c][row] = sum over the blocks, for the columns c < N of one tile and the rows of one panel
 //   w: the panel; x: the tile [n_blocks*SUBS][N]; y: one pointer a column; rows: how many of the panel's rows to write
 template <typename W, int N>
@@ -358,18 +374,16 @@ static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float
             u8v  q[8];
             f32v d0, d1, m;
             b.sub(j, q, d0, d1, m);
+            if (N == 1 || LANES == 16) {
 #pragma GCC unroll 16
-            for (int c = 0; c < N; c++) {
-                const i32v i0 = dot4<W::MAXW>(set1(x[c].init[0]), q,     x[c].qs);
-                const i32v i1 = dot4<W::MAXW>(set1(x[c].init[1]), q + 4, x[c].qs + 16);
-                if (W::TWO_SCALES) {
-                    const f32v t = fma(to_f32(i1), d1, mul(to_f32(i0), d0));
-                    acc[c] = fma(t, set1(x[c].d), acc[c]);
-                } else {
-                    acc[c] = fma(to_f32(add(i0, i1)), mul(d0, set1(x[c].d)), acc[c]);
+                for (int c = 0; c < N; c++) {
+                    mad_q8<W>(q, d0, d1, m, x[c], acc[c]);
                 }
-                if (W::HAS_MIN) {
-                    acc[c] = fma(m, set1(x[c].s), acc[c]);
+            } else {
+                // a loop: unrolled, the compiler would keep sums in registers that the weights need
+#pragma GCC unroll 1
+                for (int c = 0; c < N; c++) {
+                    mad_q8<W>(q, d0, d1, m, x[c], acc[c]);
                 }
             }
             x += N;
@@ -390,54 +404,110 @@ template <typename W> static inline void convert_act(const float * x, q8_act * a
     int32_t sum[2];
     a->d       = quantize32(x, a->qs, sum);
     a->s       = a->d*(float) (sum[0] + sum[1]);
-    a->init[0] = -W::ZERO*sum[0];
+    a->init[0] = -W::ZERO*(W::TWO_SCALES ? sum[0] : sum[0] + sum[1]);
     a->init[1] = -W::ZERO*sum[1];
 }
 
 // ---- floating point weights: two vectors of rows
 
-template <typename W, int N>
-static void panel_float(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
-    const typename W::act * x = (const typename W::act *) vx;
+// Columns whose sums the registers hold, and bytes of a panel that stay in the first level cache while the columns pass, so
+// many at a time. Each pass fetches its share of what comes AHEAD, so that reading goes on all the while.
+#if defined(GGML_INVARIANT_AVX512)
+static constexpr int FLOAT_GROUP = 12;
+#elif defined(GGML_INVARIANT_AVX2)
+static constexpr int FLOAT_GROUP = 4;
+#else
+static constexpr int FLOAT_GROUP = 6;
+#endif
+static constexpr int FLOAT_STRIP = 3072;
 
-    f32v a0[N], a1[N];
-    for (int c = 0; c < N; c++) {
-        a0[c] = a1[c] = zero_f32();
+// the columns c < G of a tile that is N wide; n blocks; sum: [G][2*LANES]; PASSES: how many such groups pass
+template <typename W, int N, int G, int PASSES>
+static inline void float_pass(int64_t n, const uint8_t * w, const typename W::act * x, float * sum, const uint8_t * ahead) {
+    constexpr int BLOCKS = std::max(1, PASSES*64/W::BYTES);  // between two fetches
+    constexpr int LINES  = std::max(1, W::BYTES/(PASSES*64)); // that are fetched
+
+    f32v a0[G], a1[G];
+    for (int c = 0; c < G; c++) {
+        a0[c] = load_f32(sum + c*2*LANES);
+        a1[c] = load_f32(sum + c*2*LANES + LANES);
     }
-    for (int64_t ib = 0; ib < n_blocks; ib++) {
+    const auto mad = [&]() __attribute__((always_inline)) {
         const W b(w);
-        prefetch_block<W::BYTES>(w);
+#pragma GCC unroll 2
+        for (int p = 0; p < W::PHASES; p++) {
+            const auto w0 = b.get0(p), w1 = b.get1(p);
 #pragma GCC unroll 16
-        for (int c = 0; c < N; c++) {
-            b.mad(x[c], a0[c], a1[c]);
+            for (int c = 0; c < G; c++) {
+                W::mad(w0, w1, x[c], p, a0[c], a1[c]);
+            }
         }
         w += W::BYTES;
         x += N;
+    };
+    int64_t ib = 0;
+    for (; ib + BLOCKS <= n; ib += BLOCKS) {
+        for (int i = 0; i < LINES; i++, ahead += 64) {
+            prefetch(ahead);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < BLOCKS; i++) {
+            mad();
+        }
+    }
+    for (; ib < n; ib++) {
+        mad();
+    }
+    for (int c = 0; c < G; c++) {
+        store(sum + c*2*LANES,         a0[c]);
+        store(sum + c*2*LANES + LANES, a1[c]);
+    }
+}
+
+template <typename W, int N>
+static void panel_float(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
+    constexpr int PASSES = (N + FLOAT_GROUP - 1)/FLOAT_GROUP;
+    constexpr int G      = (N + PASSES - 1)/PASSES; // all groups but the last ones, which may be one column narrower
+    constexpr int WIDE   = N - PASSES*(G - 1);      // groups of G columns
+
+    const typename W::act * x = (const typename W::act *) vx;
+
+    alignas(64) float sum[N*2*LANES] = {};
+
+    // what fits the registers by itself needs no strips
+    const int64_t strip = PASSES == 1 ? n_blocks : FLOAT_STRIP/W::BYTES;
+    for (int64_t ib = 0; ib < n_blocks; ib += strip) {
+        const int64_t n     = std::min(strip, n_blocks - ib);
+        const int64_t share = n*W::BYTES/PASSES;
+        for (int p = 0; p < PASSES; p++) {
+            const uint8_t * ahead = w + AHEAD + p*share;
+            if (p < WIDE) {
+                float_pass<W, N, G, PASSES>(n, w, x + p*G, sum + p*G*2*LANES, ahead);
+            } else if constexpr (G > 1 && WIDE < PASSES) {
+                const int c = WIDE*G + (p - WIDE)*(G - 1);
+                float_pass<W, N, G - 1, PASSES>(n, w, x + c, sum + c*2*LANES, ahead);
+            }
+        }
+        w += n*W::BYTES;
+        x += n*N;
     }
     for (int c = 0; c < N; c++) {
-        if (rows >= LANES) {
-            store(y[c], a0[c]);
-        } else {
-            store_n(y[c], a0[c], rows);
-        }
-        if (rows == 2*LANES) {
-            store(y[c] + LANES, a1[c]);
-        } else if (rows > LANES) {
-            store_n(y[c] + LANES, a1[c], rows - LANES);
-        }
+        memcpy(y[c], sum + c*2*LANES, rows*sizeof(float));
     }
 }
 
 struct w_f32 {
     using block = float;
     using act   = float;
-    static constexpr int ROWS = 2*LANES, BLOCK = 1, BYTES = ROWS*sizeof(block);
+    static constexpr int ROWS = 2*LANES, BLOCK = 1, BYTES = ROWS*sizeof(block), PHASES = 1;
 
     static void pack(uint8_t * dst, int r, const block & b) { ((float *) dst)[r] = b; }
 
     const f32v w0, w1;
     inline explicit w_f32(const uint8_t * w) : w0(load_f32((const float *) w)), w1(load_f32((const float *) w + LANES)) {}
-    inline void mad(float x, f32v & a0, f32v & a1) const {
+    inline f32v get0(int) const { return w0; }
+    inline f32v get1(int) const { return w1; }
+    static inline void mad(f32v w0, f32v w1, float x, int, f32v & a0, f32v & a1) {
         a0 = fma(w0, set1(x), a0);
         a1 = fma(w1, set1(x), a1);
     }
@@ -446,13 +516,15 @@ struct w_f32 {
 struct w_f16 {
     using block = ggml_half;
     using act   = float;
-    static constexpr int ROWS = 2*LANES, BLOCK = 1, BYTES = ROWS*sizeof(block);
+    static constexpr int ROWS = 2*LANES, BLOCK = 1, BYTES = ROWS*sizeof(block), PHASES = 1;
 
     static void pack(uint8_t * dst, int r, const block & b) { ((ggml_half *) dst)[r] = b; }
 
     const f32v w0, w1;
     inline explicit w_f16(const uint8_t * w) : w0(load_f16(w)), w1(load_f16(w + 2*LANES)) {}
-    inline void mad(float x, f32v & a0, f32v & a1) const {
+    inline f32v get0(int) const { return w0; }
+    inline f32v get1(int) const { return w1; }
+    static inline void mad(f32v w0, f32v w1, float x, int, f32v & a0, f32v & a1) {
         a0 = fma(w0, set1(x), a0);
         a1 = fma(w1, set1(x), a1);
     }
@@ -472,16 +544,22 @@ struct w_bf16 {
 
 #ifdef GGML_INVARIANT_DPBF16
     using act = bf16_pair;
-    inline void mad(const act & x, f32v & a0, f32v & a1) const {
+    static constexpr int PHASES = 1;
+    inline i32v get0(int) const { return w0; }
+    inline i32v get1(int) const { return w1; }
+    static inline void mad(i32v w0, i32v w1, const act & x, int, f32v & a0, f32v & a1) {
         const uint32_t v = (uint32_t) load_i32(&x);
         a0 = dot2_bf16(a0, w0, v);
         a1 = dot2_bf16(a1, w1, v);
     }
 #else
     using act = f32_pair;
-    inline void mad(const act & x, f32v & a0, f32v & a1) const {
-        a0 = fma(high(w0), set1(x.v[1]), fma(low(w0), set1(x.v[0]), a0));
-        a1 = fma(high(w1), set1(x.v[1]), fma(low(w1), set1(x.v[0]), a1));
+    static constexpr int PHASES = 2;
+    inline f32v get0(int p) const { return p == 0 ? low(w0) : high(w0); }
+    inline f32v get1(int p) const { return p == 0 ? low(w1) : high(w1); }
+    static inline void mad(f32v w0, f32v w1, const act & x, int p, f32v & a0, f32v & a1) {
+        a0 = fma(w0, set1(x.v[p]), a0);
+        a1 = fma(w1, set1(x.v[p]), a1);
     }
     static inline f32v as_f32(i32v v) { f32v f; memcpy(&f, &v, sizeof(f)); return f; }
     static inline f32v low(i32v v) { return as_f32(shl32_16(v)); }

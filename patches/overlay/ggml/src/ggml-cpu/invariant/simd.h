@@ -250,6 +250,29 @@ template <int MAXW> static inline i32v dot4(i32v sum, const u8v * w, const int8_
 #endif
 }
 
+// the same for 32 weights at once, see below
+#if !defined(__AVXVNNI__) && !(defined(__AVX512VNNI__) && defined(__AVX512VL__))
+#    define GGML_INVARIANT_DOT8
+template <int MAXW, bool OFFSET> static inline i32v dot8(const int32_t * init, const u8v * w, const int8_t * x) {
+    if (MAXW > 15) {
+        const i32v sum = dot4<MAXW>(OFFSET ? set1(init[0]) : _mm256_setzero_si256(), w, x);
+        return dot4<MAXW>(sum, w + 4, x + 16);
+    }
+    // 8 * 2*15*127 fits in 16 bits
+    __m256i p[8];
+    for (int g = 0; g < 8; g++) {
+        p[g] = _mm256_maddubs_epi16(w[g], _mm256_set1_epi32(load_i32(x + 4*g)));
+    }
+    for (int n = 4; n > 0; n /= 2) {
+        for (int g = 0; g < n; g++) {
+            p[g] = _mm256_add_epi16(p[g], p[g + n]);
+        }
+    }
+    const __m256i sum = _mm256_madd_epi16(p[0], _mm256_set1_epi16(1));
+    return OFFSET ? _mm256_add_epi32(sum, _mm256_set1_epi32(init[0])) : sum;
+}
+#endif
+
 static inline f32v sum_lanes(const f32v * v) {
     f32v a[4], b[2];
     for (int i = 0; i < 4; i++) {
@@ -449,6 +472,13 @@ template <int MAXW> static inline i32v dot4(i32v sum, const u8v * w, const int8_
 #endif
 
 #ifdef GGML_INVARIANT
+#ifndef GGML_INVARIANT_DOT8
+// the sum over 32 weights; OFFSET: whether it starts at init
+template <int MAXW, bool OFFSET> static inline i32v dot8(const int32_t * init, const u8v * w, const int8_t * x) {
+    return dot4<MAXW>(dot4<MAXW>(OFFSET ? set1(init[0]) : set1((int32_t) 0), w, x), w + 4, x + 16);
+}
+#endif
+
 // the sum of a lane's LANES phases, where phase p is what sum_lanes() finds in lane p: phases in fours, then the fours
 static inline f32v sum_four(f32v p0, f32v p1, f32v p2, f32v p3) { return add(add(p0, p2), add(p1, p3)); }
 static inline f32v sum_fours(const f32v * s) {
