@@ -35,6 +35,8 @@ export interface Engine extends EventEmitter<EngineEvents> {
   readonly address: EngineAddress;
   /** Path of the draft link's Unix socket; undefined when the engine has none. */
   readonly draftSocket?: string;
+  /** `Authorization` for requests of those whom the proxy itself has let in; undefined: it wants none. */
+  readonly authorization?: string;
   /**
    * Awaited whenever the engine answers and before it counts as ready: at the start and after each restart. What it waits for it must
    * bound itself; that it fails is logged and keeps nothing from being served.

@@ -72,6 +72,11 @@ export class RemoteEngine extends EventEmitter<EngineEvents> implements Engine {
     this.#log = options.log.child({ model: options.model });
   }
 
+  get authorization(): string | undefined {
+    const { apiKey } = this.#options;
+    return apiKey === undefined ? undefined : `Bearer ${apiKey}`;
+  }
+
   snapshot(): EngineSnapshot {
     return {
       model: this.model,

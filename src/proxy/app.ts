@@ -284,6 +284,7 @@ class ProxyServer implements AdedProxy {
     this.#awaitHeaders(relay, engine);
     const headers = requestHeaders(request.rawHeaders, {
       scope,
+      authorization: engine.authorization,
       wanted: ask,
       buffered: true,
       host: hostOf(engine.address),

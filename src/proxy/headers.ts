@@ -9,6 +9,9 @@ const HOP_BY_HOP = new Set(["connection", "keep-alive", "proxy-connection", "upg
 /** Fields of a request that the proxy answers for itself: `Expect` was met here, the scope is never the client's to set. */
 const OWN_REQUEST = new Set(["expect", "x-aded-scope"]);
 
+/** Fields that a key of the proxy came in: who got in by one must not hand it on. */
+const CREDENTIALS = new Set(["authorization", "x-api-key"]);
+
 /** Fields that a `Connection` list must not remove: without them the message would mean something else. */
 const NEVER_NOMINATED = new Set(["content-length", "transfer-encoding", "host"]);
 
@@ -16,8 +19,13 @@ const NEVER_NOMINATED = new Set(["content-length", "transfer-encoding", "host"])
 export type Arm = "on" | "off";
 
 export interface RequestHeaderOptions {
-  /** Learning scope to set as `x-aded-scope`; none when empty. */
+  /**
+   * Learning scope to set as `x-aded-scope`; none when empty. One that is not empty means that the client came in by a key of
+   * the proxy's: that is not the engine's business and is left out.
+   */
   scope?: string;
+  /** What the engine itself wants as `Authorization`, in place of a key that was left out. */
+  authorization?: string;
   /** Replaces the client's `Host`. */
   host?: string;
   /** What the client asked for: replaces its `x-aded` field by `x-aded: off` or by none. Undefined: the field stays. */
@@ -49,6 +57,7 @@ export function requestHeaders(raw: readonly string[], options: RequestHeaderOpt
   const out: string[] = [];
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i].toLowerCase();
+    if (options.scope && CREDENTIALS.has(name)) continue;
     if (OWN_REQUEST.has(name) || (name === "x-aded" && options.wanted !== undefined)) continue;
     if (HOP_BY_HOP.has(name) && !(options.upgrade && (name === "connection" || name === "upgrade"))) continue;
     if (options.buffered && (name === "content-length" || name === "transfer-encoding" || name === "trailer"))
@@ -59,6 +68,7 @@ export function requestHeaders(raw: readonly string[], options: RequestHeaderOpt
   }
   if (options.wanted === "off") out.push("x-aded", "off");
   if (options.scope) out.push("x-aded-scope", options.scope);
+  if (options.scope && options.authorization !== undefined) out.push("Authorization", options.authorization);
   return out;
 }
 

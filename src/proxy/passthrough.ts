@@ -73,7 +73,11 @@ export class Passthrough {
   /** Before the first byte is sent: target and headers as the client sent them. */
   #sending(outgoing: ClientRequest, request: IncomingMessage): void {
     const { relay, scope, engine } = this.#of(request);
-    const headers = requestHeaders(request.rawHeaders, { scope, host: hostOf(engine.address) });
+    const headers = requestHeaders(request.rawHeaders, {
+      scope,
+      authorization: engine.authorization,
+      host: hostOf(engine.address),
+    });
     outgoing.path = request.url ?? "/";
     for (const name of outgoing.getHeaderNames()) outgoing.removeHeader(name);
     const repeated = new Map<string, string[]>();

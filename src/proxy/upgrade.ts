@@ -50,6 +50,7 @@ export function passUpgrade(
     path: request.url,
     headers: requestHeaders(request.rawHeaders, {
       scope: options.scope,
+      authorization: engine.authorization,
       upgrade: true,
       host: hostOf(engine.address),
     }),
