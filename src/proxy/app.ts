@@ -221,6 +221,7 @@ class ProxyServer implements AdedProxy {
       if (this.#connections.draining) response.shouldKeepAlive = false;
       relay.describe({ route: "own" });
       ownScopes.set(request, admitted.scope);
+      this.#connections.markOwn(relay);
       this.#own(request, response);
       return undefined;
     }

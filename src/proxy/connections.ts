@@ -20,6 +20,8 @@ export class Connections {
   readonly #server: Server;
   readonly #sockets = new Map<Socket, Set<Exchange>>();
   readonly #running = new Set<Exchange>();
+  /** Those of `#running` that the proxy answers itself. */
+  readonly #own = new Set<Exchange>();
   readonly #tunnels = new WeakSet<Socket>();
   #draining = false;
   #whenIdle: (() => void) | undefined;
@@ -29,8 +31,9 @@ export class Connections {
     server.on("connection", (socket: Socket) => this.#open(socket));
   }
 
+  /** Exchanges that an engine answers: whoever asks for the status, or watches the dashboard, does not count. */
   get running(): number {
-    return this.#running.size;
+    return this.#running.size - this.#own.size;
   }
 
   get draining(): boolean {
@@ -64,12 +67,18 @@ export class Connections {
     this.#running.add(exchange);
   }
 
+  /** The proxy answers this exchange itself. */
+  markOwn(exchange: Exchange): void {
+    if (this.#running.has(exchange)) this.#own.add(exchange);
+  }
+
   finish(socket: Socket, exchange: Exchange): void {
     this.#sockets.get(socket)?.delete(exchange);
     this.#release(exchange);
   }
 
   #release(exchange: Exchange): void {
+    this.#own.delete(exchange);
     if (!this.#running.delete(exchange) || !this.#draining) return;
     // The connection counts as idle one turn after its response is done.
     setImmediate(() => this.#server.closeIdleConnections());

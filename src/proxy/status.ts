@@ -41,7 +41,7 @@ export interface ProxyStatus {
   version: string;
   uptime_s: number;
   draining: boolean;
-  /** Requests being answered at this moment. */
+  /** Requests that an engine is answering at this moment; this one is none. */
   running: number;
   /** Generation requests since the start, by arm. */
   arms: Record<Arm, number>;

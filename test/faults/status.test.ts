@@ -27,7 +27,7 @@ it("status names engines, arms and what the drafter reports", async () => {
     version: "1.2.3",
     uptime_s: expect.any(Number),
     draining: false,
-    running: 1,
+    running: 0,
     arms: { on: 1, off: 1 },
     models: {
       m: {
