@@ -64,6 +64,7 @@ export function parseConfig(text: string, options: ConfigOptions = {}): LoadedCo
   }
   applyEnvironment(config, env);
   checkNames(config, name);
+  checkGroups(config, name);
   checkAddress(config);
   return config;
 }
@@ -173,6 +174,31 @@ function checkNames(config: LoadedConfig, file: string): void {
         });
       }
       owners.set(called, name);
+    }
+  }
+}
+
+function checkGroups(config: LoadedConfig, file: string): void {
+  const groupOf = new Map<string, string>();
+  for (const [group, { members }] of Object.entries(config.groups)) {
+    for (const member of members) {
+      if (config.models[member] === undefined) {
+        const near = nearest(member, Object.keys(config.models));
+        throw new AdedError(
+          "ADED_CONFIG",
+          `${file}: group ${group} has the member "${member}", which is no model`,
+          {
+            hint: near ? `did you mean "${near}"?` : `models: ${Object.keys(config.models).join(", ")}`,
+          },
+        );
+      }
+      const other = groupOf.get(member);
+      if (other !== undefined && other !== group) {
+        throw new AdedError("ADED_CONFIG", `${file}: ${member} is in the groups ${other} and ${group}`, {
+          hint: "a model belongs to one group at most",
+        });
+      }
+      groupOf.set(member, group);
     }
   }
 }

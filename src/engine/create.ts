@@ -14,11 +14,13 @@ export interface CreateEngineOptions {
   /** Path of the model file; needed likewise. */
   modelPath?: string;
   log: Log;
+  /** Gets whatever the engine prints. */
+  output?: (chunk: Buffer) => void;
 }
 
 /** An engine that is not started yet. */
 export function createEngine(options: CreateEngineOptions): Engine {
-  const { model, settings, serverPath, modelPath, log } = options;
+  const { model, settings, serverPath, modelPath, log, output } = options;
   if (settings.engine !== undefined) {
     return new RemoteEngine({
       model,
@@ -39,5 +41,6 @@ export function createEngine(options: CreateEngineOptions): Engine {
     env: settings.env,
     drafts: settings.drafts.enabled,
     log,
+    output,
   });
 }

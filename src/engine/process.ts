@@ -44,6 +44,8 @@ export interface EngineProcessOptions {
   log: Log;
   /** @default ADED_HOME/logs/MODEL.log */
   logFile?: string;
+  /** Gets whatever the engine prints, beside the log file. */
+  output?: (chunk: Buffer) => void;
   restart?: RestartPolicyOptions;
 }
 
@@ -164,8 +166,12 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#child = child;
-    child.stdout?.on("data", (chunk: Buffer) => this.#output?.write(chunk));
-    child.stderr?.on("data", (chunk: Buffer) => this.#output?.write(chunk));
+    for (const stream of [child.stdout, child.stderr]) {
+      stream?.on("data", (chunk: Buffer) => {
+        this.#output?.write(chunk);
+        this.#options.output?.(chunk);
+      });
+    }
     const over = new AbortController();
     this.#lastEnd = "";
     const closed = new Promise<void>((resolve) => {

@@ -28,3 +28,17 @@ export interface WorkOptions {
   signal?: AbortSignal;
   progress?: Progress;
 }
+
+/** Progress as one short text, for whoever waits elsewhere. */
+export function notingProgress(note: (text: string) => void): Progress {
+  return {
+    task: (name, unit) => ({
+      update: (done, total) => {
+        const part = total > 0 ? ` ${Math.floor((100 * done) / total)} %` : "";
+        note(unit === "bytes" && total === 0 ? `${name}: ${done} bytes` : `${name}${part}`);
+      },
+      end: () => undefined,
+    }),
+    line: note,
+  };
+}

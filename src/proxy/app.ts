@@ -9,6 +9,7 @@ import type { Engine } from "../engine/engine.ts";
 import { AdedError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import { createMetrics, type Metrics } from "../metrics.ts";
+import type { ModelGate } from "../swap/gate.ts";
 import { KeyRing } from "./auth.ts";
 import { announcesMoreThan, collectBody, hasBody } from "./body.ts";
 import { Connections } from "./connections.ts";
@@ -19,6 +20,7 @@ import {
   engineTimeout,
   type Fault,
   modelNotFound,
+  refusalFault,
   stateFault,
   unauthorized,
 } from "./faults.ts";
@@ -31,7 +33,7 @@ import { isLoopback, OriginGuard } from "./origin.ts";
 import { ownScopes } from "./own-scope.ts";
 import { Passthrough } from "./passthrough.ts";
 import { Relay } from "./relay.ts";
-import { findRoute, isModelList, isOwn, isPublic, type Route, rawPath } from "./routes.ts";
+import { findRoute, isHealth, isModelList, isOwn, isPublic, type Route, rawPath } from "./routes.ts";
 import { ownRoutes } from "./status.ts";
 import { hostOf } from "./target.ts";
 import { asksForWebSocket, passUpgrade, responseOn } from "./upgrade.ts";
@@ -61,7 +63,25 @@ export interface ProxyOptions extends DraftingSources {
   /** A share of the requests runs without drafts, so that the speed-up is known at any time. @default none */
   liveAb?: LiveAbOptions;
   metrics?: Metrics;
+  /** Asked before a request goes to its model's engine. @default every engine runs all the time */
+  gate?: ModelGate;
+  /** Which requests get a line in the log. @default "faults" */
+  logRequests?: LogRequests;
 }
+
+export type LogRequests = "all" | "faults" | "none";
+
+/** What can be changed while the proxy runs; what is left out stays. */
+export type ProxyUpdate = Pick<
+  ProxyOptions,
+  | "apiKeys"
+  | "allowedHosts"
+  | "allowedOrigins"
+  | "maxBodyBytes"
+  | "engineTimeoutMs"
+  | "uploadIdleMs"
+  | "logRequests"
+> & { models?: readonly ProxyModel[] };
 
 export interface ListenOptions {
   /** @default "127.0.0.1" */
@@ -74,11 +94,15 @@ export interface AdedProxy {
   readonly server: Server;
   /** Resolves with the address. @throws AdedError ADED_CONFIG (not loopback and no keys), ADED_PORT_TAKEN */
   listen(options: ListenOptions): Promise<{ host: string; port: number; url: string }>;
+  /** Takes over other settings; requests that are being answered keep theirs. @throws AdedError ADED_CONFIG, with all as it was */
+  update(changes: ProxyUpdate): void;
   /** Takes no more requests, lets running ones finish for `drainMs`, then breaks them off. @default 10000 ms */
   close(drainMs?: number): Promise<void>;
 }
 
 const MAX_HEADER_BYTES = 64 * 1024;
+/** Between two lines that tell how the wait for a model goes, ms. */
+const PROGRESS_MS = 1000;
 const DEFAULT_MAX_BODY = 256 << 20;
 
 /** Node asks `upgrade` to decide whether a request leaves HTTP; only WebSocket handshakes do, as with the engine itself. */
@@ -94,6 +118,16 @@ class ClientRequest extends IncomingMessage {
   }
 }
 
+/** `x-aded-progress: 1` on a request for a stream: tell how the wait for the model goes. */
+function wantsProgress(request: IncomingMessage, body: Buffer | undefined): boolean {
+  if (body === undefined || request.headers["x-aded-progress"] !== "1") return false;
+  try {
+    return (JSON.parse(body.toString("utf8")) as { stream?: unknown } | null)?.stream === true;
+  } catch {
+    return false;
+  }
+}
+
 export function createProxy(options: ProxyOptions): AdedProxy {
   return new ProxyServer(options);
 }
@@ -102,8 +136,10 @@ class ProxyServer implements AdedProxy {
   readonly server: Server;
   readonly #log: Log;
   readonly #models: ModelTable;
-  readonly #keys: KeyRing;
-  readonly #guard: OriginGuard;
+  #keys: KeyRing;
+  #guard: OriginGuard;
+  readonly #gate: ModelGate | undefined;
+  #logRequests: LogRequests;
   readonly #metrics: Metrics;
   readonly #connections: Connections;
   readonly #forwarder = new Forwarder();
@@ -111,9 +147,9 @@ class ProxyServer implements AdedProxy {
   readonly #own: (request: IncomingMessage, response: ServerResponse) => void;
   readonly #arms: Record<Arm, number> = { on: 0, off: 0 };
   readonly #liveAb: LiveAb;
-  readonly #maxBody: number;
-  readonly #engineTimeout: number;
-  readonly #uploadIdle: number;
+  #maxBody: number;
+  #engineTimeout: number;
+  #uploadIdle: number;
 
   constructor(options: ProxyOptions) {
     this.#log = options.log;
@@ -121,6 +157,8 @@ class ProxyServer implements AdedProxy {
     this.#liveAb = new LiveAb(options.liveAb ?? { share: 0, by: "request", seed: 1 });
     this.#keys = new KeyRing(options.apiKeys);
     this.#guard = new OriginGuard(options);
+    this.#gate = options.gate;
+    this.#logRequests = options.logRequests ?? "faults";
     this.#metrics = options.metrics ?? createMetrics();
     this.#maxBody = options.maxBodyBytes ?? DEFAULT_MAX_BODY;
     this.#engineTimeout = options.engineTimeoutMs ?? 0;
@@ -144,6 +182,7 @@ class ProxyServer implements AdedProxy {
       arms: this.#arms,
       routes: options.routes,
       liveAb: this.#liveAb,
+      gate: options.gate,
       running: () => this.#connections.running,
       draining: () => this.#connections.draining,
     });
@@ -186,6 +225,19 @@ class ProxyServer implements AdedProxy {
     return { host: bound.address, port: bound.port, url: `http://${name}:${bound.port}` };
   }
 
+  update(changes: ProxyUpdate): void {
+    const keys = changes.apiKeys === undefined ? this.#keys : new KeyRing(changes.apiKeys);
+    if (changes.models !== undefined) this.#models.replace(changes.models);
+    this.#keys = keys;
+    if (changes.allowedHosts !== undefined || changes.allowedOrigins !== undefined) {
+      this.#guard = new OriginGuard(changes);
+    }
+    this.#maxBody = changes.maxBodyBytes ?? this.#maxBody;
+    this.#engineTimeout = changes.engineTimeoutMs ?? this.#engineTimeout;
+    this.#uploadIdle = changes.uploadIdleMs ?? this.#uploadIdle;
+    this.#logRequests = changes.logRequests ?? this.#logRequests;
+  }
+
   async close(drainMs = 10_000): Promise<void> {
     await this.#connections.drain(drainMs);
     this.#passthrough.close();
@@ -207,8 +259,32 @@ class ProxyServer implements AdedProxy {
   #handle(request: IncomingMessage, response: ServerResponse): void {
     const context = { connections: this.#connections, metrics: this.#metrics };
     const relay = new Relay(request, response, context, { route: "other" });
+    if (this.#logRequests !== "none") this.#logWhenDone(relay);
     const fault = this.#route(relay);
     if (fault !== undefined) relay.fail(fault);
+  }
+
+  #logWhenDone(relay: Relay): void {
+    // express shortens the target while it routes
+    const path = rawPath(relay.request.url ?? "/");
+    relay.onFinish = (ms) => this.#logAnswer(relay, path, ms);
+    // broken off: it will not finish
+    relay.onBreak = () => this.#logAnswer(relay, path);
+  }
+
+  #logAnswer({ request, response, requestId, model, arm, fault }: Relay, path: string, ms?: number): void {
+    if (fault === undefined && this.#logRequests !== "all") return;
+    const line = {
+      request_id: requestId,
+      method: request.method,
+      path,
+      status: response.statusCode,
+      model,
+      arm,
+      ms: ms === undefined ? undefined : Math.round(ms * 10) / 10,
+    };
+    if (fault === undefined) this.#log.info(line, "request");
+    else this.#log.warn({ ...line, fault: fault.kind, reason: fault.body.error.message }, "request failed");
   }
 
   /** Starts what answers the request; a fault is returned when nothing can. */
@@ -226,8 +302,12 @@ class ProxyServer implements AdedProxy {
       return undefined;
     }
     if (this.#connections.draining) return draining();
-    if (!this.#models.single && isModelList(request.method, path)) {
-      relay.json(200, this.#models.listing());
+    if (isModelList(request.method, path) && (!this.#models.single || this.#unloaded(this.#models.default))) {
+      relay.json(200, this.#models.listing(this.#gate));
+      return undefined;
+    }
+    if (this.#gate !== undefined && isHealth(request.method, path) && this.#healthy) {
+      relay.json(200, { status: "ok" });
       return undefined;
     }
     const route = findRoute(request.method, path);
@@ -235,6 +315,57 @@ class ProxyServer implements AdedProxy {
       return this.#collect(relay, route, admitted.scope);
     }
     return this.#pass(relay, admitted.scope);
+  }
+
+  /** Not in memory, but started as soon as it is asked for. */
+  #unloaded(engine: Engine): boolean {
+    const status = this.#gate?.status(engine.model);
+    return (
+      status !== undefined && (status.phase === "stopped" || status.phase === "stopping") && !status.error
+    );
+  }
+
+  /** Where models come and go, health is the proxy's own: a model that is not loaded is no fault. */
+  get #healthy(): boolean {
+    return this.#models.single ? this.#unloaded(this.#models.default) : true;
+  }
+
+  /** Has `go` send the request on once the model's engine takes it. */
+  #admitted(
+    relay: Relay,
+    engine: Engine,
+    options: { quiet: boolean; body?: Buffer },
+    go: () => Fault | undefined,
+  ): Fault | undefined {
+    relay.model = engine.model;
+    const gate = this.#gate;
+    if (gate === undefined) return go();
+    let timer: NodeJS.Timeout | undefined;
+    const visit = gate.enter(
+      engine.model,
+      {
+        granted: () => {
+          clearInterval(timer);
+          const fault = relay.done ? undefined : go();
+          if (fault !== undefined) relay.fail(fault);
+        },
+        refused: (refusal) => relay.fail(refusalFault(engine.model, refusal)),
+      },
+      options,
+    );
+    relay.onDone(() => {
+      clearInterval(timer);
+      visit.leave();
+    });
+    if (wantsProgress(relay.request, options.body)) {
+      const tell = (): void => {
+        const progress = visit.progress();
+        if (progress !== undefined) relay.announce(`aded ${JSON.stringify(progress)}`);
+      };
+      tell();
+      if (!relay.done && visit.progress() !== undefined) timer = setInterval(tell, PROGRESS_MS);
+    }
+    return undefined;
   }
 
   /** Reads the body of a request to one of the known routes, then sends it on. */
@@ -267,9 +398,19 @@ class ProxyServer implements AdedProxy {
     body: Buffer,
     { wanted, scope }: { wanted?: Arm; scope: string },
   ): Fault | undefined {
-    const { request } = relay;
     const engine = this.#engineNamed(this.#models.single ? undefined : topLevelString(body, "model"));
     if ("fault" in engine) return engine.fault;
+    return this.#admitted(relay, engine, { quiet: false, body }, () =>
+      this.#dispatch(relay, engine, { body, wanted, scope }),
+    );
+  }
+
+  #dispatch(
+    relay: Relay,
+    engine: Engine,
+    { body, wanted, scope }: { body: Buffer; wanted?: Arm; scope: string },
+  ): Fault | undefined {
+    const { request } = relay;
     let ask = wanted;
     if (wanted !== undefined) {
       const free = this.#liveAb.enabled && request.headers["x-aded"] === undefined;
@@ -297,14 +438,29 @@ class ProxyServer implements AdedProxy {
 
   /** Pipes a request to the engine that its query names (`?model=`), as llama-server's own router has it. */
   #pass(relay: Relay, scope: string): Fault | undefined {
-    const engine = this.#engineNamed(this.#modelOfQuery(relay.request));
+    const { request } = relay;
+    const name = this.#modelOfQuery(request);
+    const engine = name === undefined ? this.#anyEngine() : this.#engineNamed(name);
     if ("fault" in engine) return engine.fault;
-    const fault = stateFault(engine.snapshot());
-    if (fault !== undefined) return fault;
-    this.#invite(relay);
-    this.#awaitHeaders(relay, engine);
-    this.#passthrough.pass(relay.request, relay.response, { engine, relay, scope });
-    return undefined;
+    const go = (): Fault | undefined => {
+      const fault = stateFault(engine.snapshot());
+      if (fault !== undefined) return fault;
+      this.#invite(relay);
+      this.#awaitHeaders(relay, engine);
+      this.#passthrough.pass(request, relay.response, { engine, relay, scope });
+      return undefined;
+    };
+    const looking = request.method === "GET" || request.method === "HEAD" || request.method === "OPTIONS";
+    // who looks at an engine that is being loaded is told so, as llama-server tells it
+    if (looking && engine.snapshot().state !== "stopped" && engine.snapshot().state !== "ready") return go();
+    return this.#admitted(relay, engine, { quiet: looking }, go);
+  }
+
+  /** The default model's engine, or another one that runs where that one is not loaded. */
+  #anyEngine(): Engine {
+    const { default: first, list } = this.#models;
+    if (this.#gate === undefined || first.snapshot().state === "ready") return first;
+    return list.find((engine) => engine.snapshot().state === "ready") ?? first;
   }
 
   #handleUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
@@ -319,13 +475,23 @@ class ProxyServer implements AdedProxy {
     const admitted = this.#admit(request, rawPath(request.url ?? "/"));
     if ("fault" in admitted) return admitted.fault;
     if (this.#connections.draining) return draining();
-    const engine = this.#engineNamed(this.#modelOfQuery(request));
+    const name = this.#modelOfQuery(request);
+    const engine = name === undefined ? this.#anyEngine() : this.#engineNamed(name);
     if ("fault" in engine) return engine.fault;
+    relay.model = engine.model;
     const fault = stateFault(engine.snapshot());
     if (fault !== undefined) return fault;
     this.#awaitHeaders(relay, engine);
+    this.#holdWhileOpen(engine, socket);
     passUpgrade(engine, relay, { socket, head, scope: admitted.scope, connections: this.#connections });
     return undefined;
+  }
+
+  /** A tunnel counts as a running request: no swap cuts it off. */
+  #holdWhileOpen(engine: Engine, socket: Socket): void {
+    const nothing = (): void => undefined;
+    const visit = this.#gate?.enter(engine.model, { granted: nothing, refused: nothing });
+    if (visit !== undefined) socket.once("close", () => visit.leave());
   }
 
   #engineNamed(name: string | undefined): Engine | { fault: Fault } {

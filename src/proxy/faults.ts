@@ -4,6 +4,7 @@
  */
 import type { EngineSnapshot } from "../engine/engine.ts";
 import { messageOf } from "../errors.ts";
+import type { Refusal } from "../swap/scheduler.ts";
 
 export interface ErrorBody {
   error: { message: string; type: string; code: string | number; param?: string };
@@ -107,6 +108,60 @@ export function engineTimeout(model: string, ms: number): Fault {
     "engine_timeout",
     `The engine of model '${model}' did not answer within ${ms} ms`,
   );
+}
+
+/** The engine's answer can't go on in the event stream that the client has already. */
+export function badAnswer(model: string, status: number): Fault {
+  return fault(
+    502,
+    "server_error",
+    "engine_refused",
+    `The engine of model '${model}' answered with status ${status} and no event stream; ask without x-aded-progress to see its answer`,
+  );
+}
+
+/** Why a request did not get to its model. */
+export function refusalFault(model: string, refusal: Refusal): Fault {
+  const retryAfterS = "retryMs" in refusal ? Math.max(1, Math.ceil(refusal.retryMs / 1000)) : undefined;
+  switch (refusal.kind) {
+    case "queue-full":
+      return {
+        ...fault(
+          429,
+          "rate_limit_error",
+          "queue_full",
+          `${refusal.waiting} requests wait already; try again later`,
+        ),
+        retryAfterS,
+      };
+    case "queue-timeout":
+      return {
+        ...fault(
+          503,
+          "unavailable_error",
+          "queue_timeout",
+          `The model '${model}' was not free within ${Math.round(refusal.waitedMs / 1000)} s (it is ${refusal.phase}); try again later`,
+        ),
+        retryAfterS,
+      };
+    case "start-failed":
+      return {
+        ...fault(
+          503,
+          "unavailable_error",
+          "model_not_started",
+          `The model '${model}' could not be started: ${refusal.error}`,
+        ),
+        retryAfterS,
+      };
+    case "removed":
+      return fault(
+        404,
+        "invalid_request_error",
+        "model_not_found",
+        `The model '${model}' is not served any more`,
+      );
+  }
 }
 
 /** Codes of errors that mean: there was nobody to talk to. */

@@ -2,11 +2,12 @@
  * The client's side of one exchange: passes the engine's answer on as it comes, and sees to it that an answer that breaks
  * off never looks complete. Both forwarders (forward.ts, passthrough.ts) and the WebSocket handshake end here.
  */
+import { randomBytes } from "node:crypto";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import type { Metrics } from "../metrics.ts";
 import type { Connections, Exchange } from "./connections.ts";
-import { draining, type Fault } from "./faults.ts";
+import { badAnswer, draining, type Fault } from "./faults.ts";
 import { type Arm, headerValue, pairs, responseHeaders } from "./headers.ts";
 import { errorEvent, isPlainEventStream, type StreamDialect } from "./sse.ts";
 
@@ -29,6 +30,19 @@ const LINGER_MS = 2000;
 
 const NOTHING = Buffer.alloc(0);
 
+/** How much of an answer's end is kept to read the engine's counts from. */
+const TAIL_BYTES = 4096;
+
+const ID_PREFIX = randomBytes(6).toString("hex");
+let nextRequest = 1;
+
+/** The client's own `x-request-id` if it can go into headers and logs as it is, otherwise a new one. */
+function requestIdOf(request: IncomingMessage): string {
+  const own = request.headers["x-request-id"];
+  if (typeof own === "string" && /^[\w.:/+=@-]{1,128}$/.test(own)) return own;
+  return `${ID_PREFIX}-${(nextRequest++).toString(36)}`;
+}
+
 /** A refused request whose body is at most this long is read to its end, so that the connection can go on. */
 const SMALL_REST = 1 << 20;
 
@@ -39,6 +53,12 @@ export class Relay implements Exchange {
   arm: Arm | undefined;
   /** Sees the body of the answer as it passes, and its end when it is complete. */
   watch: { data(chunk: Buffer): void; end(): void } | undefined;
+  /** Why no answer could be given, or not to its end. */
+  fault: Fault | undefined;
+  /** Called when the answer was sent, with the time since the request came, ms. */
+  onFinish: ((ms: number) => void) | undefined;
+  /** Called when an answer that had begun broke off; `fault` says why. */
+  onBreak: (() => void) | undefined;
   #route: string;
   #dialect: StreamDialect;
   readonly #socket: Socket;
@@ -52,6 +72,16 @@ export class Relay implements Exchange {
   #eventStream = false;
   /** False: the body ends with the connection. */
   #framed = true;
+  /** An event stream was begun to tell how the wait goes: the engine's answer continues it. */
+  #announced = false;
+  #whenDone: (() => void)[] = [];
+  readonly #begun = performance.now();
+  #lastPiece = 0;
+  #tail: Buffer | undefined;
+  /** Name of the model that answers, once it is known. */
+  model: string | undefined;
+  /** Id of the request, for the client and the log. */
+  readonly requestId: string;
 
   constructor(
     request: IncomingMessage,
@@ -66,6 +96,7 @@ export class Relay implements Exchange {
     this.#metrics = context.metrics;
     this.#route = options.route;
     this.#dialect = options.dialect ?? "openai";
+    this.requestId = requestIdOf(request);
     // Writing to a connection that has just closed is no news: Connections reports it.
     response.on("error", () => undefined);
     response.on("drain", () => this.#upstream?.resume());
@@ -76,6 +107,19 @@ export class Relay implements Exchange {
   /** True when nothing more will be sent: finished, failed, or the client has left. */
   get done(): boolean {
     return this.#done;
+  }
+
+  /** Calls `callback` once, when nothing more will be sent or the client has left; at once when that is so already. */
+  onDone(callback: () => void): void {
+    if (this.#done) callback();
+    else this.#whenDone.push(callback);
+  }
+
+  #settle(): void {
+    if (this.#done) return;
+    this.#done = true;
+    clearTimeout(this.#timer);
+    for (const callback of this.#whenDone.splice(0)) callback();
   }
 
   /** What kind of answer it is, once routing knows. */
@@ -115,15 +159,44 @@ export class Relay implements Exchange {
     }
   }
 
+  /** Begins an event stream before the engine answers, and puts comments into it that tell how the wait goes. */
+  announce(comment: string): void {
+    if (this.#done || this.#started) return;
+    if (!this.#announced) {
+      this.#announced = true;
+      this.#eventStream = true;
+      this.response.writeHead(200, [
+        ...["Content-Type", "text/event-stream", "Cache-Control", "no-cache"],
+        ...["x-request-id", this.requestId],
+      ]);
+    }
+    this.response.write(`: ${comment}\n\n`);
+  }
+
+  /** The engine's answer to a client that has an event stream already: it goes on if that is what the engine sends. */
+  #continue(status: number, rawHeaders: readonly string[]): void {
+    this.#started = true;
+    this.#wrote = true;
+    clearTimeout(this.#timer);
+    const type = headerValue(rawHeaders, "content-type");
+    if (status === 200 && isPlainEventStream(type, headerValue(rawHeaders, "content-encoding"))) return;
+    this.fail(badAnswer(this.model ?? "", status));
+  }
+
   /** Sends status line and headers, as the engine sent them. */
   start(status: number, message: string, rawHeaders: readonly string[]): void {
     if (this.#done) return;
+    if (this.#announced) {
+      this.#continue(status, rawHeaders);
+      return;
+    }
     this.#started = true;
     clearTimeout(this.#timer);
     const http10 = this.request.httpVersion === "1.0";
     const sized = headerValue(rawHeaders, "content-length") !== undefined;
     const headers = responseHeaders(rawHeaders, http10);
     if (this.arm !== undefined) headers.push("x-aded-arm", this.arm);
+    if (this.#tellsId) headers.push("x-request-id", this.requestId);
     this.#framed = sized || !http10;
     this.#eventStream =
       !sized &&
@@ -143,13 +216,15 @@ export class Relay implements Exchange {
     if (this.#done) return true;
     this.#wrote = true;
     this.watch?.data(chunk);
+    if (this.arm !== undefined) this.#observe(chunk);
     return this.response.write(chunk);
   }
 
   /** The engine's answer is complete. */
   end(rawTrailers: readonly string[]): void {
     if (this.#done) return;
-    this.#done = true;
+    this.#settle();
+    if (this.#tail !== undefined) this.#metrics.answered(this.model ?? "", this.#tail);
     this.watch?.end();
     if (rawTrailers.length > 0) this.response.addTrailers(pairs(rawTrailers));
     this.response.end();
@@ -158,8 +233,8 @@ export class Relay implements Exchange {
   /** The answer cannot be given, or not to its end: says so in the way that is still open. */
   fail(fault: Fault): void {
     if (this.#done) return;
-    this.#done = true;
-    clearTimeout(this.#timer);
+    this.#settle();
+    this.fault = fault;
     this.#metrics.faults.inc({ kind: fault.kind });
     if (this.#started || this.response.headersSent) this.#breakOff(fault);
     else this.#answer(fault);
@@ -169,21 +244,19 @@ export class Relay implements Exchange {
   /** Answers with JSON of the proxy's own. */
   json(status: number, body: unknown): void {
     if (this.#done) return;
-    this.#done = true;
+    this.#settle();
     this.#send(status, body, []);
   }
 
   /** The connection became a tunnel: the exchange is over without an answer of the HTTP kind. */
   handOver(): void {
-    this.#done = true;
-    clearTimeout(this.#timer);
+    this.#settle();
     this.#connections.finish(this.#socket, this);
   }
 
   clientGone(): void {
-    clearTimeout(this.#timer);
     const complete = this.response.writableFinished;
-    this.#done = true;
+    this.#settle();
     if (!complete) {
       this.#metrics.faults.inc({ kind: "client_gone" });
       this.#upstream?.abort();
@@ -206,7 +279,29 @@ export class Relay implements Exchange {
       route: this.#route,
       arm: this.arm ?? "none",
       code: String(this.response.statusCode),
+      model: this.model ?? "",
     });
+    this.onFinish?.(performance.now() - this.#begun);
+  }
+
+  /** Times of a generation request's answer, and its end, which holds the engine's own counts. */
+  #observe(chunk: Buffer): void {
+    const now = performance.now();
+    const model = this.model ?? "";
+    if (this.#lastPiece === 0) this.#metrics.firstPiece(model, (now - this.#begun) / 1000);
+    else if (this.#eventStream) this.#metrics.nextPiece(model, (now - this.#lastPiece) / 1000);
+    this.#lastPiece = now;
+    // the counts stand in the last event but the closing one; an answer in one piece may be cut anywhere
+    const before = this.#tail;
+    this.#tail =
+      before === undefined || chunk.length >= TAIL_BYTES
+        ? chunk.subarray(-TAIL_BYTES)
+        : Buffer.concat([before.subarray(-(TAIL_BYTES - chunk.length)), chunk]);
+  }
+
+  /** An answer of the engine's own is left as it is unless the client asked for an id, or gets a header of ours anyway. */
+  get #tellsId(): boolean {
+    return this.arm !== undefined || this.request.headers["x-request-id"] !== undefined;
   }
 
   #answer(fault: Fault): void {
@@ -224,6 +319,7 @@ export class Relay implements Exchange {
     ];
     headers.push(...extra);
     if (this.arm !== undefined) headers.push("x-aded-arm", this.arm);
+    headers.push("x-request-id", this.requestId);
     const { request, response } = this;
     const uninvited = request.headers.expect !== undefined;
     const uploading = !uninvited && restOfBody(request) > SMALL_REST;
@@ -247,6 +343,7 @@ export class Relay implements Exchange {
 
   /** After headers: an error event where the body is an event stream; in any case no clean end. */
   #breakOff(fault: Fault): void {
+    this.onBreak?.();
     const response = this.response;
     if (this.#eventStream) {
       const timer = setTimeout(() => response.destroy(), LINGER_MS);

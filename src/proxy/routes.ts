@@ -96,6 +96,11 @@ export function isModelList(method: string | undefined, path: string): boolean {
   return (method === "GET" || method === "HEAD") && (path === "/v1/models" || path === "/models");
 }
 
+/** True for `GET /health` and its alias. */
+export function isHealth(method: string | undefined, path: string): boolean {
+  return (method === "GET" || method === "HEAD") && (path === "/health" || path === "/v1/health");
+}
+
 /** True for the paths that the proxy itself answers. */
 export function isOwn(path: string): boolean {
   return path.startsWith("/aded/") || path === "/livez" || path === "/readyz";

@@ -2,6 +2,7 @@
 import express, { type Express, type Router } from "express";
 import type { DraftingSnapshot, Engine, EngineSnapshot } from "../engine/engine.ts";
 import type { Metrics } from "../metrics.ts";
+import type { GateStatus, ModelGate } from "../swap/gate.ts";
 import { notFound } from "./faults.ts";
 import type { Arm } from "./headers.ts";
 import type { LiveAb, LiveAbReport } from "./live-ab.ts";
@@ -22,6 +23,9 @@ export interface ModelStatus extends Omit<DraftingSnapshot, "tree" | "matrix" | 
   ab?: LiveAbReport;
   /** How often the drafter's thread was started again. */
   drafter_restarts?: number;
+  /** Requests that the engine answers and that wait for it, and how often it was started; only where models come and go. */
+  requests?: { running: number; waiting: number };
+  starts?: number;
 }
 
 const NO_DRAFTER: Omit<ModelStatus, "state" | "engine_pid" | "kind" | "restarts"> = {
@@ -56,11 +60,16 @@ export interface StatusSources {
   liveAb?: LiveAb;
   running(): number;
   draining(): boolean;
+  gate?: ModelGate;
   /** More routes under /aded/, such as a dashboard. */
   routes?: Router;
 }
 
-function modelStatus(engine: Engine, drafting: DraftingSnapshot | undefined): ModelStatus {
+function modelStatus(
+  engine: Engine,
+  drafting: DraftingSnapshot | undefined,
+  gate: GateStatus | undefined,
+): ModelStatus {
   const { state, pid, kind, restarts, reason } = engine.snapshot();
   const { restarts: drafterRestarts, tree = null, ...figures } = drafting ?? {};
   return {
@@ -68,7 +77,8 @@ function modelStatus(engine: Engine, drafting: DraftingSnapshot | undefined): Mo
     engine_pid: pid ?? null,
     kind: kind ?? null,
     restarts,
-    reason,
+    reason: reason ?? gate?.error ?? gate?.note,
+    ...(gate && { requests: { running: gate.running, waiting: gate.waiting }, starts: gate.starts }),
     ...NO_DRAFTER,
     ...figures,
     tree,
@@ -87,7 +97,10 @@ export function proxyStatus(sources: StatusSources, uptimeSeconds: number): Prox
     models: Object.fromEntries(
       models.list.map((engine) => [
         engine.model,
-        { ...modelStatus(engine, models.drafting(engine)), ab: sources.liveAb?.report(engine.model) },
+        {
+          ...modelStatus(engine, models.drafting(engine), sources.gate?.status(engine.model)),
+          ab: sources.liveAb?.report(engine.model),
+        },
       ]),
     ),
   };
@@ -109,7 +122,8 @@ export function ownRoutes(sources: StatusSources): Express {
     const states = Object.fromEntries(
       sources.models.list.map((engine) => [engine.model, engine.snapshot().state]),
     );
-    const ready = !sources.draining() && Object.values(states).includes("ready");
+    const startable = sources.gate !== undefined && Object.values(states).includes("stopped");
+    const ready = !sources.draining() && (startable || Object.values(states).includes("ready"));
     response.status(ready ? 200 : 503).json({ status: ready ? "ok" : "unavailable", models: states });
   });
   app.get("/aded/status", (_request, response) => {
@@ -127,10 +141,16 @@ export function ownRoutes(sources: StatusSources): Express {
 }
 
 /** Makes the gauges that mirror the status. @returns what sets them all, to be called before they are read */
-function statusGauges({ models, metrics, running, liveAb }: StatusSources): () => void {
+function statusGauges({ models, metrics, running, gate, liveAb }: StatusSources): () => void {
   const requests = metrics.gauge("aded_requests_running", "Requests being answered", []);
   const up = metrics.gauge("aded_engine_up", "1 when the model's engine takes requests", ["model"]);
   const restarts = metrics.gauge("aded_engine_restarts", "Restarts of the model's engine", ["model"]);
+  const states = metrics.gauge("aded_engine_state", "1 for the state that the model's engine is in", [
+    "model",
+    "state",
+  ]);
+  const active = metrics.gauge("aded_model_requests_running", "Requests that the engine answers", ["model"]);
+  const queue = metrics.gauge("aded_model_requests_waiting", "Requests that wait for the model", ["model"]);
   const link = metrics.gauge("aded_link_up", "1 when the draft link is connected", ["model"]);
   const steps = metrics.gauge("aded_steps", "Decode steps seen by the drafter", ["model"]);
   const tokens = metrics.gauge("aded_tokens", "Tokens emitted in those steps", ["model"]);
@@ -151,8 +171,7 @@ function statusGauges({ models, metrics, running, liveAb }: StatusSources): () =
   ]);
   return () => {
     requests.set(running());
-    abRatio.reset();
-    times.reset();
+    for (const each of [times, up, states, restarts, active, queue, link, abRatio]) each.reset();
     for (const engine of models.list) {
       const { model } = engine;
       const snapshot = engine.snapshot();
@@ -166,6 +185,12 @@ function statusGauges({ models, metrics, running, liveAb }: StatusSources): () =
           abRatio.set({ model, bound: "low" }, ab.ci[0]);
           abRatio.set({ model, bound: "high" }, ab.ci[1]);
         }
+      }
+      states.set({ model, state: snapshot.state }, 1);
+      const status = gate?.status(model);
+      if (status !== undefined) {
+        active.set({ model }, status.running);
+        queue.set({ model }, status.waiting);
       }
       const drafting = models.drafting(engine);
       if (drafting === undefined) continue;

@@ -220,8 +220,10 @@ export class Scheduler {
         return;
       case "no-room":
         if (model.phase !== "starting") return;
-        if (!this.#others(model).some((other) => this.#evictable(other)))
-          return this.#failed(model, event.error, now);
+        if (!this.#others(model).some((other) => this.#evictable(other))) {
+          this.#failed(model, event.error, now);
+          return;
+        }
         model.phase = "stopped";
         Object.assign(model, { crowded: true, evicting: true, victim: undefined });
         return;

@@ -13,7 +13,14 @@ const PATHS = [
 ] as const;
 
 /** Fields that belong to one connection, or that frame a buffered body anew. */
-const PER_HOP = new Set(["connection", "keep-alive", "content-length", "transfer-encoding", "x-aded-arm"]);
+const PER_HOP = new Set([
+  "connection",
+  "keep-alive",
+  "content-length",
+  "transfer-encoding",
+  "x-aded-arm",
+  "x-request-id",
+]);
 
 function endToEnd(fields: [string, string][]): [string, string][] {
   return fields.filter(([name]) => !PER_HOP.has(name.toLowerCase()));

@@ -250,7 +250,7 @@ it("counts faults by kind", async () => {
   await client.until("}}");
   const metrics = await (await fetch(`http://127.0.0.1:${port}/aded/metrics`)).text();
   expect(metrics).toContain('aded_request_faults_total{kind="engine_unreachable"} 1');
-  expect(metrics).toContain('aded_requests_total{route="/completion",arm="on",code="502"} 1');
+  expect(metrics).toContain('aded_requests_total{route="/completion",arm="on",code="502",model="m"} 1');
 });
 
 /** The data of complete chunks. */

@@ -29,7 +29,7 @@ describe("the config file", () => {
     const missing: string[] = [];
     const walk = (node: { properties?: object; additionalProperties?: unknown }): void => {
       for (const [name, inner] of Object.entries(node.properties ?? {})) {
-        if (!new RegExp(`^\\s*(# )?${name}:`, "m").test(manual)) missing.push(name);
+        if (!new RegExp(`^\\s*(#\\s+)?${name}:`, "m").test(manual)) missing.push(name);
         walk(inner);
       }
       if (typeof node.additionalProperties === "object") walk(node.additionalProperties as object);
