@@ -47,7 +47,7 @@ ${head.map((line) => `<p class="soft">${escapeHtml(line)}</p>`).join("\n")}
 <h2>Decode time, off / on</h2>
 <p><span class="big">${report.overall.ratio === null ? "N/A" : report.overall.ratio.toFixed(3)}</span>
 <span class="${mark}">${escapeHtml(verdict)}</span></p>
-<div class="grid"><div>${forest("Ratio of decode times by category, with intervals", rows)}</div>
+<div class="grid"><div class="scroll" tabindex="0" role="group" aria-label="Ratios as a picture">${forest("Ratio of decode times by category, with intervals", rows)}</div>
 <div>${table("Ratios", ratios)}</div></div>
 ${tail.map((line) => `<p>${escapeHtml(line.trim())}</p>`).join("\n")}
 </section>

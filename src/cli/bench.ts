@@ -1,6 +1,7 @@
 /** `aded bench`: measurements against a running server, or against one that is started for it. */
 import { Command } from "commander";
 import { reportSameText, runSameText } from "../bench/same-text.ts";
+import { aaCommand } from "./bench-aa.ts";
 import { type AbFlags, abCommand, choosePrompts } from "./bench-ab.ts";
 import { compareCommand } from "./bench-compare.ts";
 import { draftCommand } from "./bench-draft.ts";
@@ -14,6 +15,7 @@ export function benchCommand(): Command {
   const bench = new Command("bench").description("measure latency and speed (docs/bench.md)");
   bench.addCommand(abCommand());
   bench.addCommand(compareCommand());
+  bench.addCommand(aaCommand());
   bench
     .command("same-text")
     .description("whether drafts change the text: every difference, and whether it is a near-tie")
