@@ -13,7 +13,7 @@ import { ensureModel, needsPip, resolvePath } from "./engine/models.ts";
 import { notingProgress, type WorkOptions } from "./engine/progress.ts";
 import { buildTools, downloadTools, requireTools } from "./engine/tools.ts";
 import { AdedError, messageOf } from "./errors.ts";
-import { projectPath } from "./home.ts";
+import { homePath, projectPath } from "./home.ts";
 import { DraftingHost } from "./link/host.ts";
 import { type Log, recentLines } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
@@ -303,16 +303,30 @@ function startDrafting(model: Drafted, log: Log): void {
     max_nodes: maxNodes,
     fixed_nodes,
     matrix_memory: matrixBytes,
+    share_scopes: shareScopes,
+    snapshot_seconds: everySeconds,
     search,
   } = settings.drafts;
   model.drafting = new DraftingHost({
     socketPath,
     topK,
     corpora: { corpora: corporaOf(model), topK: settings.top_k },
-    drafter: { maxNodes, fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes, matrixBytes, search },
+    drafter: {
+      maxNodes,
+      fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes,
+      matrixBytes,
+      search,
+      shareScopes,
+    },
+    snapshots: everySeconds === 0 ? undefined : { base: learntPath(name), everySeconds },
     log: log.child({ model: name }),
   });
   model.drafting.start();
+}
+
+/** Where what a model's drafter learnt is kept, without ending. Names may hold anything, file names may not. */
+function learntPath(name: string): string {
+  return homePath("learnt", encodeURIComponent(name).replaceAll(".", "%2E"));
 }
 
 /** The corpora of a model, with full paths. */
@@ -349,7 +363,15 @@ export interface TemporaryServerOptions extends ServerOptions {
 /** Runs a server of this config on any free port for as long as `use` takes. */
 export async function withServer(config: LoadedConfig, options: TemporaryServerOptions): Promise<void> {
   const { signal, use } = options;
-  const server = await startServer({ ...config, listen: { host: "127.0.0.1", port: 0 } }, options);
+  // a measurement starts cold and leaves nothing behind
+  const models = Object.fromEntries(
+    Object.entries(config.models).map(([name, model]) => [
+      name,
+      { ...model, drafts: { ...model.drafts, snapshot_seconds: 0 } },
+    ]),
+  );
+  const listen = { host: "127.0.0.1", port: 0 };
+  const server = await startServer({ ...config, models, listen }, options);
   try {
     await Promise.race([server.ready, abortion(signal)]);
     await use(server.url);

@@ -56,7 +56,18 @@ export const draftSchema = z.strictObject({
     .max(64)
     .default(12)
     .meta({ description: "Successors that the engine reports for every verified node." }),
-  matrix_memory: bytes.prefault("256 MiB").meta({ description: "Memory bound of the tri-gram matrix." }),
+  matrix_memory: bytes
+    .prefault("256 MiB")
+    .meta({ description: "Memory bound of the tri-gram matrix and the earlier outputs." }),
+  share_scopes: z.boolean().default(false).meta({
+    description:
+      "What one API key's requests taught is used for all keys; how many tokens a step accepts then tells of it.",
+  }),
+  snapshot_seconds: z
+    .number()
+    .min(0)
+    .default(300)
+    .meta({ description: "Time between snapshots of what was learnt; 0: it is lost when ADED ends." }),
   search: z
     .enum(["best-first", "puct"])
     .default("best-first")

@@ -118,5 +118,11 @@ export interface Drafter {
   end(slot: number, id: number, reason: string): void;
   /** Puts corpora under what is learnt, at any time; undefined takes them away. False: there was no room. */
   useFloor?(floor: CorpusFloor | undefined): boolean;
+  /** Forgets what a scope learnt; false if there is no such scope. */
+  purge?(scope: string): boolean;
+  /** Takes in a snapshot, before the first begin. A file that is not there is none; a damaged one is moved aside. */
+  load?(file: string): { rows: number; bytes: number; damage?: { reason: string; aside: string } };
+  /** Writes a snapshot in slices, and puts it in place once it is whole; resolves with its bytes. */
+  save?(file: string): Promise<number>;
   stats(): DrafterStats;
 }

@@ -22,6 +22,8 @@ export interface DraftingHostOptions {
   drafter?: DrafterOptions;
   /** What the drafter knows before it has learnt anything. @default none */
   corpora?: CorporaOptions;
+  /** File without ending where what is learnt is kept, and seconds between snapshots. @default nothing is kept */
+  snapshots?: { base: string; everySeconds: number };
   log: LinkLog;
   /** URL of a module that exports a Drafter class named AdedDrafter. @default this program's drafter */
   drafterModule?: string;
@@ -56,6 +58,9 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   #waitMs: number;
   #startedAt = 0;
   #retry: NodeJS.Timeout | undefined;
+  /** Purges that wait for their answer. */
+  readonly #purges = new Map<number, (found: boolean) => void>();
+  #purgeCount = 0;
 
   constructor(options: DraftingHostOptions) {
     super();
@@ -133,6 +138,30 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     this.#worker?.postMessage(message);
   }
 
+  /**
+   * Forgets what a scope learnt, in memory and on disk. Resolves with false if there is no such scope.
+   * @throws Error when the drafter ended before it answered
+   */
+  async purge(scope: string): Promise<boolean> {
+    const worker = this.#worker;
+    if (worker === undefined) throw new Error("the drafter is not running; try again once it is");
+    const purge = ++this.#purgeCount;
+    const message: MainMessage = { type: "purge", purge, scope };
+    return await new Promise<boolean>((resolve, reject) => {
+      const died = (): void => {
+        this.#purges.delete(purge);
+        reject(new Error("the drafter ended before it had forgotten the scope; purge it again"));
+      };
+      worker.once("exit", died);
+      this.#purges.set(purge, (found) => {
+        worker.off("exit", died);
+        this.#purges.delete(purge);
+        resolve(found);
+      });
+      worker.postMessage(message);
+    });
+  }
+
   /** Whether drafts are possible now; as cheap as a field, unlike the snapshot. */
   get connected(): boolean {
     return this.#running && this.#status?.link === "connected";
@@ -163,7 +192,15 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   }
 
   #spawn(): void {
-    const { socketPath, topK = 12, drafter = {}, drafterModule, statusMs = 250, log } = this.#options;
+    const {
+      socketPath,
+      topK = 12,
+      drafter = {},
+      drafterModule,
+      statusMs = 250,
+      log,
+      snapshots,
+    } = this.#options;
     const workerData: WorkerInput = {
       socketPath,
       topK,
@@ -173,6 +210,10 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       draftLatency: this.#draftLatency.buffer,
       linkLatency: this.#linkLatency.buffer,
       statusMs,
+      snapshots:
+        snapshots === undefined
+          ? undefined
+          : { base: snapshots.base, everyMs: snapshots.everySeconds * 1000 },
     };
     const worker = new Worker(new URL("./worker-boot.mjs", import.meta.url), {
       name: "aded-drafter",
@@ -219,6 +260,10 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     }
     if (message.type === "steps") {
       this.emit("steps", message.steps);
+      return;
+    }
+    if (message.type === "purged") {
+      this.#purges.get(message.purge)?.(message.found);
       return;
     }
     this.#status = message;

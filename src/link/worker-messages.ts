@@ -16,6 +16,8 @@ export interface WorkerInput {
   statusMs: number;
   /** What the corpora taught, if they are read already. */
   floor?: FloorData;
+  /** Where what is learnt is kept, and how often it is written; none: it ends with the worker. */
+  snapshots?: { base: string; everyMs: number };
 }
 
 export interface FloorData {
@@ -52,8 +54,16 @@ export interface StepsMessage {
   steps: WatchedStep[];
 }
 
+/** Answer to a purge, once it is on disk, too. */
+export interface PurgedMessage {
+  type: "purged";
+  purge: number;
+  /** False: there was no such scope. */
+  found: boolean;
+}
+
 /** Worker → main. */
-export type WorkerMessage = StatusMessage | LogMessage | StepsMessage;
+export type WorkerMessage = StatusMessage | LogMessage | StepsMessage | PurgedMessage;
 
 /** Main → worker: end the connection and exit. */
 export interface StopMessage {
@@ -77,4 +87,12 @@ export interface WatchMessage {
   on: boolean;
 }
 
-export type MainMessage = WatchMessage | StopMessage | RetryMessage | FloorMessage;
+/** Main → worker: forget what a scope learnt. */
+export interface PurgeMessage {
+  type: "purge";
+  /** Comes back in the answer. */
+  purge: number;
+  scope: string;
+}
+
+export type MainMessage = PurgeMessage | WatchMessage | StopMessage | RetryMessage | FloorMessage;

@@ -5,8 +5,16 @@ import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
+import { SnapshotKeeper } from "./snapshot-keeper.ts";
 import { StepWatch } from "./watch.ts";
-import type { FloorData, LogLevel, MainMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
+import type {
+  FloorData,
+  LogLevel,
+  MainMessage,
+  PurgeMessage,
+  WorkerInput,
+  WorkerMessage,
+} from "./worker-messages.ts";
 
 interface DrafterModule {
   AdedDrafter: new (info: EngineInfo, options: DrafterOptions) => Drafter;
@@ -56,6 +64,8 @@ function useFloor(drafter: Drafter, info: EngineInfo): void {
   if (floorRefused !== undefined) drafter.useFloor?.(undefined);
 }
 
+const keeper = input.snapshots === undefined ? undefined : new SnapshotKeeper({ ...input.snapshots, log });
+
 const watch = new StepWatch((steps) => post({ type: "steps", steps }));
 
 const client = new DraftLinkClient({
@@ -65,6 +75,7 @@ const client = new DraftLinkClient({
     drafting.warmUp?.(info, input.drafterOptions);
     const drafter = watch.attach(new drafting.AdedDrafter(info, input.drafterOptions));
     useFloor(drafter, info);
+    keeper?.attach(drafter, info);
     return drafter;
   },
   log,
@@ -95,6 +106,10 @@ const timer = setInterval(() => report(false), input.statusMs);
 
 port.on("message", (message: MainMessage) => {
   if (message.type === "retry") return client.retryNow();
+  if (message.type === "purge") {
+    void purge(message);
+    return;
+  }
   if (message.type === "watch") {
     watch.on = message.on;
     return;
@@ -111,7 +126,14 @@ port.on("message", (message: MainMessage) => {
   clearInterval(timer);
   client.stop();
   report(true);
-  port.close();
+  void (keeper?.stop() ?? Promise.resolve()).then(() => port.close());
 });
+
+/** What was forgotten must not come back from the disk: the answer waits for a snapshot without it. */
+async function purge(message: PurgeMessage): Promise<void> {
+  const found = client.drafter?.purge?.(message.scope) ?? false;
+  if (found) await keeper?.save(true);
+  post({ type: "purged", purge: message.purge, found });
+}
 
 client.start();
