@@ -6,6 +6,7 @@ import { type AbFlags, abCommand, choosePrompts } from "./bench-ab.ts";
 import { compareCommand } from "./bench-compare.ts";
 import { draftCommand } from "./bench-draft.ts";
 import { proxyCommand } from "./bench-proxy.ts";
+import { peersCommand } from "./bench-peers.ts";
 import { checkFolder, integer, save } from "./bench-support.ts";
 import { withTarget } from "./bench-target.ts";
 import { verifyCommand } from "./bench-verify.ts";
@@ -32,6 +33,7 @@ export function benchCommand(): Command {
   bench.addCommand(verifyCommand());
   bench.addCommand(draftCommand());
   bench.addCommand(proxyCommand());
+  bench.addCommand(peersCommand());
   return bench;
 }
 
