@@ -27,6 +27,8 @@ import type { LaunchContext, Launched } from "./swap/model-engine.ts";
 
 export interface ServerOptions extends WorkOptions {
   log: Log;
+  /** File that the steps of the model are recorded into, for replays; several models: FILE.NAME each. @default none */
+  record?: string;
 }
 
 export interface CloseOptions {
@@ -250,11 +252,18 @@ class Launcher {
       log,
       output: context.output,
     });
-    const drafted: Drafted = { name, settings, engine, base };
+    const drafted: Drafted = { name, settings, engine, base, record: this.#recordOf(name) };
     engine.on("state", () => this.#guard.settle(name));
     waitForDrafting(drafted, log);
     this.#drafted.set(name, drafted);
     return { engine, drafting: () => drafted.drafting };
+  }
+
+  #recordOf(name: string): string | undefined {
+    const { record } = this.#options;
+    return record !== undefined && Object.keys(this.config.models).length > 1
+      ? `${record}.${encodeURIComponent(name)}`
+      : record;
   }
 
   /** @throws AdedError ADED_MEMORY */
@@ -278,6 +287,8 @@ interface Drafted {
   /** Where relative paths start. */
   base?: string;
   drafting?: DraftingHost;
+  /** File that its steps are recorded into. */
+  record?: string;
 }
 
 /** The engine counts as ready once its draft link is up: no request is told that it runs plain because it came early. */
@@ -319,6 +330,8 @@ function startDrafting(model: Drafted, log: Log): void {
       shareScopes,
     },
     snapshots: everySeconds === 0 ? undefined : { base: learntPath(name), everySeconds },
+    drafter: { maxNodes, fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes, matrixBytes, search },
+    record: model.record,
     log: log.child({ model: name }),
   });
   model.drafting.start();

@@ -1,8 +1,10 @@
 /** `aded serve` */
+import path from "node:path";
 import { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { createLog } from "../log.ts";
 import { type CloseOptions, type RunningServer, serve } from "../main.ts";
+import { checkFolder } from "./bench-support.ts";
 import { allowTermMs, interruptedBy, interruptSignal } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 import { printLine } from "./report.ts";
@@ -13,6 +15,7 @@ const ENGINE_GRACE_MS = 5000;
 
 interface ServeFlags {
   config?: string;
+  record?: string;
 }
 
 export function serveCommand(): Command {
@@ -22,6 +25,10 @@ export function serveCommand(): Command {
       "--config <file>",
       "config file (default: $ADED_CONFIG, or aded.yaml in $ADED_HOME, or the default model)",
     )
+    .option(
+      "--record <file>",
+      "append the steps, as token ids, to this file, for aded bench draft --trace; several models: FILE.NAME each",
+    )
     .addHelpText(
       "after",
       "\nADED_HOST and ADED_PORT override the config's address; config/aded.yaml shows every option.",
@@ -30,7 +37,9 @@ export function serveCommand(): Command {
       const config = loadConfig(flags.config);
       const drainMs = config.limits.drain_seconds * 1000;
       allowTermMs(drainMs + ENGINE_GRACE_MS + 2000);
+      if (flags.record !== undefined) await checkFolder(flags.record);
       await serve(config, {
+        record: flags.record === undefined ? undefined : path.resolve(flags.record),
         signal: interruptSignal,
         progress: createProgress(),
         log: createLog(),

@@ -29,6 +29,8 @@ export interface DraftingHostOptions {
   drafterModule?: string;
   /** Time between status messages of the worker, ms. @default 250 */
   statusMs?: number;
+  /** File that what the drafter is told is appended to, for replays. @default none */
+  record?: string;
   /** Waits before a dead worker is started again double from `firstMs` to `maxMs`. @default 100 … 10000 ms */
   restart?: { firstMs: number; maxMs: number };
 }
@@ -192,6 +194,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   }
 
   #spawn(): void {
+<<<<<<< HEAD
     const {
       socketPath,
       topK = 12,
@@ -201,6 +204,9 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       log,
       snapshots,
     } = this.#options;
+=======
+    const { socketPath, topK = 12, drafter = {}, drafterModule, statusMs = 250, record, log } = this.#options;
+>>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
     const workerData: WorkerInput = {
       socketPath,
       topK,
@@ -210,10 +216,14 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       draftLatency: this.#draftLatency.buffer,
       linkLatency: this.#linkLatency.buffer,
       statusMs,
+<<<<<<< HEAD
       snapshots:
         snapshots === undefined
           ? undefined
           : { base: snapshots.base, everyMs: snapshots.everySeconds * 1000 },
+=======
+      record,
+>>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
     };
     const worker = new Worker(new URL("./worker-boot.mjs", import.meta.url), {
       name: "aded-drafter",

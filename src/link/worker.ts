@@ -3,6 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { FloorTable } from "../corpus/floor.ts";
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
+import { Recording, recordTraffic } from "../simulator/recorder.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
 import { SnapshotKeeper } from "./snapshot-keeper.ts";
@@ -42,6 +43,13 @@ const log: LinkLog = {
   error: logAt("error"),
 };
 
+const recording =
+  input.record === undefined
+    ? undefined
+    : new Recording(input.record, {
+        onEnd: (reason) => log.warn({ file: input.record, reason }, "nothing is recorded any more"),
+      });
+
 let floor: FloorData | undefined = input.floor;
 let floorRefused: { reason: string; hint: string } | undefined;
 
@@ -75,7 +83,11 @@ const client = new DraftLinkClient({
     drafting.warmUp?.(info, input.drafterOptions);
     const drafter = watch.attach(new drafting.AdedDrafter(info, input.drafterOptions));
     useFloor(drafter, info);
+<<<<<<< HEAD
     keeper?.attach(drafter, info);
+=======
+    if (recording !== undefined) recordTraffic(drafter, info, recording);
+>>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
     return drafter;
   },
   log,
@@ -126,7 +138,12 @@ port.on("message", (message: MainMessage) => {
   clearInterval(timer);
   client.stop();
   report(true);
+<<<<<<< HEAD
   void (keeper?.stop() ?? Promise.resolve()).then(() => port.close());
+=======
+  void recording?.close();
+  port.close();
+>>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
 });
 
 /** What was forgotten must not come back from the disk: the answer waits for a snapshot without it. */

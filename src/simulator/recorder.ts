@@ -1,16 +1,18 @@
 /**
- * Records what a drafter is told, for replays: token ids and the likeliest successors, nothing else. Stands between the link and the drafter
- * and hands everything through; lines are made and written after the answer is on its way.
+ * Records what a drafter is told, for replays: token ids and the likeliest successors, nothing else. Lines are made and written after the
+ * drafter's answer is on its way.
  */
-import { createWriteStream, type WriteStream } from "node:fs";
-import type {
-  BeginRequest,
-  Drafter,
-  DrafterStats,
-  EngineInfo,
-  SlotDraft,
-  VerifiedStep,
-} from "../drafter/draft.ts";
+import {
+  closeSync,
+  createWriteStream,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readSync,
+  statSync,
+  type WriteStream,
+} from "node:fs";
+import type { Drafter, EngineInfo, VerifiedSlot } from "../drafter/draft.ts";
 import { messageOf } from "../errors.ts";
 import { roundedProbs } from "./trace-file.ts";
 import {
@@ -21,25 +23,48 @@ import {
   TRACE_VERSION,
 } from "./trace-lines.ts";
 
-/** Appends lines to a file that only its owner may read: token ids are text. Gives up, once and for all, when writing fails. */
+export interface RecordingOptions {
+  /** Told once why nothing is recorded any more: the file takes nothing, or it is full. */
+  onEnd: (reason: string) => void;
+  /** Most bytes that the file may have. @default 1 GiB */
+  mostBytes?: number;
+}
+
+const MOST_BYTES = 2 ** 30;
+/** What waits for the disk may grow to this, or a slow disk would fill the memory. */
+const MOST_WAITING = 64 * 2 ** 20;
+/** No line is longer: a prompt of a million tokens. */
+const LONGEST_LINE = 16 * 2 ** 20;
+const LINE_END = 10;
+
+/**
+ * Appends lines to a file that only its owner may read: token ids are text. Whole lines only, so that a crash costs one line at most. Gives
+ * up, once and for all, when writing fails or the file is full.
+ */
 export class Recording {
-  private readonly stream: WriteStream;
-  private failed = false;
+  private stream: WriteStream | undefined;
+  private readonly onEnd: (reason: string) => void;
+  private readonly mostBytes: number;
+  private bytes = 0;
+  private gaveUp = false;
   private readonly waiting: (() => HeaderLine | BeginLine | StepLine | EndLine)[] = [];
 
-  /** @param onFailure told why, should the file not take what is written */
-  constructor(file: string, onFailure: (reason: string) => void) {
-    this.stream = createWriteStream(file, { flags: "a", mode: 0o600 });
-    this.stream.on("error", (error) => {
-      if (!this.failed) onFailure(messageOf(error));
-      this.failed = true;
-      this.waiting.length = 0;
-    });
+  constructor(file: string, { onEnd, mostBytes = MOST_BYTES }: RecordingOptions) {
+    this.onEnd = onEnd;
+    this.mostBytes = mostBytes;
+    try {
+      mend(file);
+      this.bytes = statSync(file).size;
+      this.stream = createWriteStream(file, { flags: "a", mode: 0o600 });
+      this.stream.on("error", (error) => this.giveUp(messageOf(error)));
+    } catch (error) {
+      this.giveUp(messageOf(error));
+    }
   }
 
   /** Takes a line that is made later: what it is made from must not change until then. */
   add(line: () => HeaderLine | BeginLine | StepLine | EndLine): void {
-    if (this.failed) return;
+    if (this.stream === undefined) return;
     this.waiting.push(line);
     if (this.waiting.length === 1) setImmediate(() => this.write());
   }
@@ -47,79 +72,99 @@ export class Recording {
   /** Writes what waits and closes the file. */
   close(): Promise<void> {
     this.write();
+    const { stream } = this;
+    this.stream = undefined;
     return new Promise((resolve) => {
-      if (this.failed) resolve();
-      else this.stream.end(resolve);
+      if (stream === undefined || stream.destroyed) resolve();
+      else stream.end(() => resolve());
     });
   }
 
   private write(): void {
-    if (this.waiting.length === 0) return;
-    let text = "";
-    for (const line of this.waiting) text += `${JSON.stringify(line())}\n`;
+    const lines = this.waiting.splice(0);
+    const { stream } = this;
+    if (lines.length === 0 || stream === undefined) return;
+    const text = lines.map((line) => `${JSON.stringify(line())}\n`).join("");
+    this.bytes += Buffer.byteLength(text);
+    if (this.bytes > this.mostBytes) {
+      stream.end();
+      this.giveUp(`the file would grow beyond ${this.mostBytes} bytes`);
+    } else if (stream.writableLength > MOST_WAITING) {
+      stream.end();
+      this.giveUp("the disk is too slow");
+    } else {
+      stream.write(text);
+    }
+  }
+
+  private giveUp(reason: string): void {
+    if (this.gaveUp) return;
+    this.gaveUp = true;
+    this.stream = undefined;
     this.waiting.length = 0;
-    this.stream.write(text);
+    this.onEnd(reason);
   }
 }
 
-/** A drafter whose traffic is recorded. */
-export class RecordedDrafter implements Drafter {
-  private readonly drafter: Drafter;
-  private readonly recording: Recording;
-
-  constructor(drafter: Drafter, info: EngineInfo, recording: Recording) {
-    this.drafter = drafter;
-    this.recording = recording;
-    recording.add(() => ({
-      aded_trace: TRACE_VERSION,
-      model: info.model,
-      n_vocab: info.nVocab,
-      vocab_hash: info.vocabHash,
-    }));
-  }
-
-  begin(request: BeginRequest): void {
+/** Records from now on what this drafter is told; everything else about it stays as it is. */
+export function recordTraffic(drafter: Drafter, info: EngineInfo, recording: Recording): void {
+  const begin = drafter.begin.bind(drafter);
+  const observe = drafter.observe.bind(drafter);
+  const end = drafter.end.bind(drafter);
+  recording.add(() => ({
+    aded_trace: TRACE_VERSION,
+    model: info.model,
+    n_vocab: info.nVocab,
+    vocab_hash: info.vocabHash,
+  }));
+  drafter.begin = (request) => {
     const { slot, id, keep, sampling } = request;
     const tokens = [...request.tokens];
     const temperature = sampling.greedy ? 0 : sampling.temperature;
-    this.recording.add(() => ({ begin: slot, id, keep, tokens, temperature }));
-    this.drafter.begin(request);
-  }
+    recording.add(() => ({ begin: slot, id, keep, tokens, temperature }));
+    begin(request);
+  };
+  drafter.observe = (step) => {
+    for (const verified of step.slots) recording.add(stepLine(verified));
+    observe(step);
+  };
+  drafter.end = (slot, id, reason) => {
+    recording.add(() => ({ end: slot, reason }));
+    end(slot, id, reason);
+  };
+}
 
-  observe(step: VerifiedStep): void {
-    for (const verified of step.slots) {
-      const { slot, k } = verified;
-      // what came off the socket is overwritten by the next frame
-      const accepted = verified.accepted.slice();
-      const nodes = verified.nodes.slice();
-      const parents = verified.parents.slice();
-      const path = verified.path.slice();
-      const ids = verified.ids.slice();
-      const probs = verified.probs.slice();
-      this.recording.add(() => ({
-        step: slot,
-        accepted: [...accepted],
-        nodes: [...nodes],
-        parents: [...parents],
-        path: [...path],
-        k,
-        ids: [...ids],
-        probs: roundedProbs(probs),
-      }));
-    }
-    this.drafter.observe(step);
-  }
+/** Copies what came off the socket, which the next frame overwrites. */
+function stepLine(verified: VerifiedSlot): () => StepLine {
+  const { slot, k } = verified;
+  const accepted = verified.accepted.slice();
+  const nodes = verified.nodes.slice();
+  const parents = verified.parents.slice();
+  const path = verified.path.slice();
+  const ids = verified.ids.slice();
+  const probs = verified.probs.slice();
+  return () => ({
+    step: slot,
+    accepted: [...accepted],
+    nodes: [...nodes],
+    parents: [...parents],
+    path: [...path],
+    k,
+    ids: [...ids],
+    probs: roundedProbs(probs),
+  });
+}
 
-  draft(step: VerifiedStep): readonly SlotDraft[] {
-    return this.drafter.draft(step);
-  }
-
-  end(slot: number, id: number, reason: string): void {
-    this.recording.add(() => ({ end: slot, reason }));
-    this.drafter.end(slot, id, reason);
-  }
-
-  stats(): DrafterStats {
-    return this.drafter.stats();
+/** Takes a line that broke off in a crash away, or the next one would be lost with it. */
+function mend(file: string): void {
+  const descriptor = openSync(file, "a+", 0o600);
+  try {
+    const { size } = fstatSync(descriptor);
+    const tail = Buffer.alloc(Math.min(size, LONGEST_LINE));
+    readSync(descriptor, tail, 0, tail.length, size - tail.length);
+    if (size === 0 || tail[tail.length - 1] === LINE_END) return;
+    ftruncateSync(descriptor, size - tail.length + tail.lastIndexOf(LINE_END) + 1);
+  } finally {
+    closeSync(descriptor);
   }
 }
