@@ -143,9 +143,11 @@ async function benchPeers(flags: PeersFlags): Promise<void> {
         },
       ]),
     );
-    const own = { ...settings, source: `file:${modelPath}`, aliases: [] };
+    const own = { ...settings, source: `file:${modelPath}`, aliases: [], preload: true };
+    const members = [OWN, ...Object.keys(models)];
+    const groups = { arms: { members, swap: false, exclusive: true, persistent: false } };
     await withServer(
-      { ...config, api_keys: [], models: { [OWN]: own, ...models } },
+      { ...config, api_keys: [], groups, models: { [OWN]: own, ...models } },
       { log, ...work, use: (url) => measure(url, name, prompts, arms, flags) },
     );
   } finally {
