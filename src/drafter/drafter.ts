@@ -307,7 +307,8 @@ export class AdedDrafter implements Drafter {
     for (let i = 1, j = 1; i < n; i++) {
       while (j < path.length && path[j] < i) j++;
       if (j < path.length && path[j] === i) continue;
-      if (cellOfNode[i] >= 0) this.prior.learn(tree, cellOfNode[i], ids[i * k]);
+      // nothing is known of a node without successors
+      if (cellOfNode[i] >= 0 && ids[i * k] >= 0) this.prior.learn(tree, cellOfNode[i], ids[i * k]);
     }
   }
 
@@ -332,7 +333,7 @@ export class AdedDrafter implements Drafter {
     const { nodes, parents, ids, probs, k } = verified;
     const { suffix } = state;
     const token = nodes[node];
-    if (!(token >= 0 && token < this.info.nVocab)) return;
+    if (!(token >= 0 && token < this.info.nVocab) || ids[node * k] < 0) return;
     const parent = parents[node];
     let before = NONE;
     if (parent >= 0) before = nodes[parent];
