@@ -330,7 +330,6 @@ function startDrafting(model: Drafted, log: Log): void {
       shareScopes,
     },
     snapshots: everySeconds === 0 ? undefined : { base: learntPath(name), everySeconds },
-    drafter: { maxNodes, fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes, matrixBytes, search },
     record: model.record,
     log: log.child({ model: name }),
   });

@@ -194,19 +194,16 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   }
 
   #spawn(): void {
-<<<<<<< HEAD
     const {
       socketPath,
       topK = 12,
       drafter = {},
       drafterModule,
       statusMs = 250,
+      record,
       log,
       snapshots,
     } = this.#options;
-=======
-    const { socketPath, topK = 12, drafter = {}, drafterModule, statusMs = 250, record, log } = this.#options;
->>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
     const workerData: WorkerInput = {
       socketPath,
       topK,
@@ -216,14 +213,11 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       draftLatency: this.#draftLatency.buffer,
       linkLatency: this.#linkLatency.buffer,
       statusMs,
-<<<<<<< HEAD
       snapshots:
         snapshots === undefined
           ? undefined
           : { base: snapshots.base, everyMs: snapshots.everySeconds * 1000 },
-=======
       record,
->>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
     };
     const worker = new Worker(new URL("./worker-boot.mjs", import.meta.url), {
       name: "aded-drafter",

@@ -16,13 +16,10 @@ export interface WorkerInput {
   statusMs: number;
   /** What the corpora taught, if they are read already. */
   floor?: FloorData;
-<<<<<<< HEAD
   /** Where what is learnt is kept, and how often it is written; none: it ends with the worker. */
   snapshots?: { base: string; everyMs: number };
-=======
   /** File that what the drafter is told is appended to. */
   record?: string;
->>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
 }
 
 export interface FloorData {

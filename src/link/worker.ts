@@ -83,11 +83,8 @@ const client = new DraftLinkClient({
     drafting.warmUp?.(info, input.drafterOptions);
     const drafter = watch.attach(new drafting.AdedDrafter(info, input.drafterOptions));
     useFloor(drafter, info);
-<<<<<<< HEAD
     keeper?.attach(drafter, info);
-=======
     if (recording !== undefined) recordTraffic(drafter, info, recording);
->>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
     return drafter;
   },
   log,
@@ -138,12 +135,7 @@ port.on("message", (message: MainMessage) => {
   clearInterval(timer);
   client.stop();
   report(true);
-<<<<<<< HEAD
-  void (keeper?.stop() ?? Promise.resolve()).then(() => port.close());
-=======
-  void recording?.close();
-  port.close();
->>>>>>> 5259a5e (aded serve --record: steps as traces, bounded, whole lines; tests of the benches)
+  void Promise.all([keeper?.stop(), recording?.close()]).then(() => port.close());
 });
 
 /** What was forgotten must not come back from the disk: the answer waits for a snapshot without it. */
