@@ -6,7 +6,7 @@ import { parseConfig } from "../../src/config.ts";
 import { defaultModelName } from "../../src/engine/models.ts";
 import { silentLog } from "../../src/log.ts";
 import { type RunningServer, startServer } from "../../src/main.ts";
-import { launch, overflows, seriousFindings, watchedPage } from "./support/chromium.ts";
+import { launch, overflows, seriousFindings, until, watchedPage } from "./support/chromium.ts";
 
 const SETUP_MS = 30 * 60_000;
 const KEY = "a key for the test";
@@ -67,15 +67,17 @@ describe.each([
     await page.getByRole("button", { name: "Try it" }).focus();
     await page.keyboard.press("Enter");
     await page.locator(".trees > li").nth(3).waitFor();
-    await page.waitForFunction(
+    await until(
+      page,
       "document.querySelector('form:not([hidden]) button[type=submit]:not([disabled])') !== null && document.getElementById('answer').textContent.length > 10",
     );
     expect(await page.locator(".trees .token").count()).toBeGreaterThan(20);
     expect(await page.locator(".trees .kept").count()).toBeGreaterThan(3);
-    await page.waitForFunction(
+    await until(
+      page,
       `document.body.textContent.includes("tokens in") && !document.body.textContent.includes(${JSON.stringify(before)})`,
     );
-    await page.waitForFunction("document.querySelectorAll('canvas').length === 3");
+    await until(page, "document.querySelectorAll('canvas').length === 3");
     expect(await page.getByRole("rowheader", { name: "suffix" }).count()).toBe(1);
     expect(await page.getByText("% of the requests run without drafts").count()).toBe(1);
     expect(await overflows(page)).toBe(false);

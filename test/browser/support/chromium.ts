@@ -94,3 +94,12 @@ interface AxeViolation {
 export async function overflows(page: Page): Promise<boolean> {
   return page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth + 1");
 }
+
+/** Waits until an expression holds in the page. (Playwright's own way wants `eval`, which the page's policy forbids.) */
+export async function until(page: Page, expression: string): Promise<void> {
+  for (const deadline = performance.now() + 120_000; performance.now() < deadline; ) {
+    if ((await page.evaluate(expression)) === true) return;
+    await page.waitForTimeout(100);
+  }
+  throw new Error(`did not come true within two minutes: ${expression}`);
+}
