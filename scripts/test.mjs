@@ -93,10 +93,18 @@ async function cppTest(program, models) {
   const name = path.basename(program);
   const runs = [[]];
   if (name === "test-tree-attention") {
-    runs.push(["-x"], ...models.flatMap((model) => [["-m", model], ["-x", "-m", model]]));
+    runs.push(
+      ["-x"],
+      ...models.flatMap((model) => [
+        ["-m", model],
+        ["-x", "-m", model],
+      ]),
+    );
   }
   if (name === "test-batch-invariance") {
-    runs.push(...models.slice(0, 1).map((model) => ["-m", model, "-T", "BF16,Q4_0,Q8_0,Q4_K_M", "-d", "10,600"]));
+    runs.push(
+      ...models.slice(0, 1).map((model) => ["-m", model, "-T", "BF16,Q4_0,Q8_0,Q4_K_M", "-d", "10,600"]),
+    );
   }
   for (const args of runs) {
     const title = [name, ...args.map((arg) => path.basename(arg))].join(" ");

@@ -4,6 +4,7 @@ import { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { defaultThreads } from "../engine/args.ts";
 import { findEngine } from "../engine/build.ts";
+import { readMeasures } from "../engine/measures.ts";
 import { findKnownFile } from "../engine/models.ts";
 import { checkVersion } from "../engine/source.ts";
 import {
@@ -79,6 +80,7 @@ async function examine(config?: string): Promise<Check[]> {
         hint: "npm start fetches it, or: npx aded models pull",
       };
     }),
+    checkExactness(),
     { name: "threads", status: "ok", detail: `${defaultThreads()} for each engine` },
   ];
 }
@@ -104,6 +106,30 @@ async function checkTools(): Promise<Check> {
     status: "fail",
     detail: `missing: ${toolNames(missing)}`,
     hint: installHint(missing),
+  };
+}
+
+/** What the engines found out at their start: do batches give the logits of single tokens? */
+function checkExactness(): Check {
+  const known = readMeasures();
+  const name = "same text";
+  if (known.length === 0)
+    return { name, status: "ok", detail: "not looked at yet, an engine does so when it starts" };
+  const lines = known.map(({ key, tested, exact, noise }) => {
+    const model = key.split(" ")[0];
+    const all = exact.length === tested.length;
+    return all
+      ? `${model}: batches of up to ${tested.at(-1) ?? 1} tokens are exact`
+      : `${model}: of batches of ${tested.join(", ")} tokens those of ${exact.join(", ") || "none"} are exact, noise ${noise.toExponential(1)}`;
+  });
+  const status = known.every(({ tested, exact }) => tested.length === exact.length) ? "ok" : "warn";
+  const detail = [...new Set(lines)].join("; ");
+  if (status === "ok") return { name, status, detail };
+  return {
+    name,
+    status,
+    detail,
+    hint: "on a CPU, leave the batch-invariant kernels on (no --no-batch-invariant, -fa on); on a GPU, docs/protocol.md, 1.6 says what holds",
   };
 }
 

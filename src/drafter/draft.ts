@@ -20,6 +20,18 @@ export interface EngineInfo {
   /** Ascending numbers of tokens, and the µs that one forward pass of that many tokens takes. Same length. */
   costTokens: Int32Array;
   costUs: Float32Array;
+  /** Undefined: the engine has not looked. */
+  exactness?: Exactness;
+}
+
+/** Whether a batch gives the logits of decoding one by one (docs/protocol.md, 1.6). */
+export interface Exactness {
+  /** Numbers of tokens in a batch that were compared. */
+  tested: number[];
+  /** Those of them whose logits are the same to the last bit. */
+  exact: number[];
+  /** Logits closer than this are not decided by a batch; 0: the rule is off. */
+  near_tie: number;
 }
 
 export interface SamplingInfo {

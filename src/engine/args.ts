@@ -8,18 +8,21 @@ export interface EngineArguments {
   httpSocket: string;
   /** Unix socket for the draft link; undefined: none. */
   draftSocket?: string;
+  /** Where the engine keeps what it measures at its start; undefined: nowhere. */
+  measuresFile?: string;
   /** The user's arguments; they come last. */
   args: readonly string[];
 }
 
 /** The command line, without the program. */
 export function engineArguments(options: EngineArguments): string[] {
-  const { modelPath, httpSocket, draftSocket, args } = options;
+  const { modelPath, httpSocket, draftSocket, measuresFile, args } = options;
   const threads = args.some((arg) => /^(-t|--threads)(=|$)/.test(arg))
     ? []
     : ["-t", String(defaultThreads())];
   const draft = draftSocket === undefined ? [] : ["--draft-socket", draftSocket];
-  return ["-m", modelPath, "--host", httpSocket, ...draft, ...threads, ...args];
+  const measures = measuresFile === undefined ? [] : ["--draft-measures", measuresFile];
+  return ["-m", modelPath, "--host", httpSocket, ...draft, ...measures, ...threads, ...args];
 }
 
 /** The engine's environment. A key of its own would lock the proxy out: who gets in is the proxy's business. */

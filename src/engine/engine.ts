@@ -84,6 +84,11 @@ export interface DraftingSnapshot {
   draft_us: { p50: number | null; p99: number | null };
   link_us: { p50: number | null; p99: number | null };
   cost_us: Record<string, number>;
+  /**
+   * Batches that the engine compared with one-by-one decoding at its start, those whose logits are the same to the last bit, and the margin
+   * below which logits are not decided by a batch (0: the rule is off).
+   */
+  exactness?: { tested: number[]; exact: number[]; near_tie: number };
   matrix: { rows: number; bytes: number; limit: number };
   controller: { asleep: number; nodes: number };
   /** Draft nodes verified and accepted since the start; index 0 of `by_depth` is depth 1. */

@@ -21,6 +21,7 @@ import {
   type EngineState,
 } from "./engine.ts";
 import { EngineLog } from "./engine-log.ts";
+import { measuresFile } from "./measures.ts";
 import { EngineProbe } from "./probe.ts";
 import { RestartPolicy, type RestartPolicyOptions } from "./restart-policy.ts";
 import { createRunFolder, pickRunFolder, removeRunFolder } from "./run-folder.ts";
@@ -58,6 +59,7 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
   readonly #policy: RestartPolicy;
   readonly #log: Log;
   #draftSocket?: string;
+  #keepsMeasures = false;
   #output?: EngineLog;
   #probe?: EngineProbe;
   #child?: ChildProcess;
@@ -113,8 +115,9 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
       removeRunFolder(this.#folder);
       createRunFolder(this.#folder);
       this.#probe ??= new EngineProbe(this.address);
-      const wanted = this.#options.drafts !== false && (await this.#takesDraftSocket());
-      this.#draftSocket = wanted ? path.join(this.#folder, "draft.sock") : undefined;
+      const flags = this.#options.drafts === false ? "" : await this.#flags();
+      this.#draftSocket = /--draft-socket\b/.test(flags) ? path.join(this.#folder, "draft.sock") : undefined;
+      this.#keepsMeasures = /--draft-measures\b/.test(flags);
       await this.#launch();
     } catch (error) {
       const stopped = this.#life.signal.aborted;
@@ -155,7 +158,13 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
   async #launch(): Promise<void> {
     const { serverPath, modelPath, args = [], env = {} } = this.#options;
     const socket = this.address.socketPath as string;
-    const command = engineArguments({ modelPath, httpSocket: socket, draftSocket: this.#draftSocket, args });
+    const command = engineArguments({
+      modelPath,
+      httpSocket: socket,
+      draftSocket: this.#draftSocket,
+      measuresFile: this.#keepsMeasures ? measuresFile(serverPath, modelPath) : undefined,
+      args,
+    });
     // the sockets of an engine that died are still there, and would keep the next one from listening
     rmSync(socket, { force: true });
     if (this.#draftSocket !== undefined) rmSync(this.#draftSocket, { force: true });
@@ -260,9 +269,10 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
     }
   }
 
-  async #takesDraftSocket(): Promise<boolean> {
+  /** The program's own list of what it takes. */
+  async #flags(): Promise<string> {
     const { stdout } = await run(this.#options.serverPath, ["--help"], { signal: this.#life.signal });
-    return /--draft-socket\b/.test(stdout);
+    return stdout;
   }
 
   /** Also kills what may still run: a start that was stopped half-way. */

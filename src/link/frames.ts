@@ -4,7 +4,14 @@
  * of the received bytes where these lie aligned, and one copy where not.
  */
 import { Packr, RESERVE_START_SPACE, Unpackr } from "msgpackr";
-import type { BeginRequest, EngineInfo, SlotDraft, VerifiedSlot, VerifiedStep } from "../drafter/draft.ts";
+import type {
+  BeginRequest,
+  EngineInfo,
+  Exactness,
+  SlotDraft,
+  VerifiedSlot,
+  VerifiedStep,
+} from "../drafter/draft.ts";
 import { AdedError, messageOf } from "../errors.ts";
 
 export const PROTOCOL_VERSION = 1;
@@ -228,6 +235,7 @@ function decodeHello(map: Fields): HelloFrame {
     topK: int(map, "top_k", "hello", 0, 1024),
     costTokens: int32s(map, "cost_n", "hello"),
     costUs: float32s(map, "cost_us", "hello"),
+    ...(map.tested_n === undefined ? {} : { exactness: decodeExactness(map) }),
   };
   if (!/^[0-9a-f]{16}$/.test(info.vocabHash)) {
     throw fault(`hello.vocab_hash is ${show(info.vocabHash)}, expected 16 hex digits`);
@@ -246,6 +254,14 @@ function decodeHello(map: Fields): HelloFrame {
     }
   }
   return { type: "hello", info };
+}
+
+function decodeExactness(map: Fields): Exactness {
+  return {
+    tested: [...int32s(map, "tested_n", "hello")],
+    exact: [...int32s(map, "exact_n", "hello")],
+    near_tie: real(map, "near_tie", "hello"),
+  };
 }
 
 function decodeBegin(map: Fields, info: EngineInfo): BeginFrame {

@@ -181,6 +181,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       draft_us: this.#draftLatency.quantiles(),
       link_us: this.#linkLatency.quantiles(),
       cost_us: stats?.costUs ?? {},
+      exactness: this.#status?.exactness,
       matrix: stats?.matrix ?? { rows: 0, bytes: 0, limit: 0 },
       controller: stats?.controller ?? { asleep: 0, nodes: 0 },
       acceptance: stats?.acceptance,

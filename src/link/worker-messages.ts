@@ -1,5 +1,5 @@
 /** What the main thread and the drafter's worker tell each other. Plain data only: it is cloned between threads. */
-import type { DrafterStats } from "../drafter/draft.ts";
+import type { DrafterStats, Exactness } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import type { LinkCounters, LinkState } from "./client.ts";
 import type { WatchedStep } from "./watch.ts";
@@ -37,6 +37,7 @@ export interface StatusMessage {
   link: LinkState;
   /** Undefined until the first hello. */
   tree?: boolean;
+  exactness?: Exactness;
   stats?: DrafterStats;
   counters: LinkCounters;
   /** Why the drafter does not use the floor that it was given. */

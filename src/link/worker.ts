@@ -105,6 +105,7 @@ function report(always: boolean): void {
     type: "status",
     link: client.state,
     tree: client.info?.tree,
+    exactness: client.info?.exactness,
     stats,
     counters: client.counters,
     floorRefused,

@@ -96,7 +96,7 @@ describe("with the batch-invariant kernels", () => {
 describe("with kernels whose results depend on the batch", () => {
   let stack: Stack;
   beforeAll(async () => {
-    stack = await startStack({ args: ["--no-batch-invariant"] });
+    stack = await startStack({ args: ["--no-batch-invariant", "--draft-near-tie", "off"] });
   }, SETUP_MS);
   afterAll(() => stack?.stop());
 

@@ -1,11 +1,12 @@
 // the draft link of llama-server [aded]: trees, top-k, frames, and the link over a real socket with a peer that does what
 // it should, what it should not, or nothing at all
 //
-//   test-draft-link [-s seed] [-v] [-o tree,topk,frames,link]
+//   test-draft-link [-s seed] [-v] [-o tree,topk,measure,frames,link]
 // the last line is "N passed, N failed"
 
 #include "server-draft-frames.h"
 #include "server-draft-link.h"
+#include "server-draft-measure.h"
 #include "server-draft-topk.h"
 #include "server-draft-tree.h"
 
@@ -294,6 +295,11 @@ static void check_topk(test_state & t, const std::vector<float> & x, int32_t k, 
         return;
     }
 
+    const auto gap = topk.gap(x.data(), n);
+    const bool two = n > 1 && std::isfinite(x[sorted[0]]) && std::isfinite(x[sorted[1]]);
+    t.check(two ? gap.gap == x[sorted[0]] - x[sorted[1]] && x[gap.first] == x[sorted[0]] && x[gap.second] == x[sorted[1]] && gap.first != gap.second :
+            gap.gap == INFINITY, name + ": gap");
+
     const double max = x[sorted[0]];
     if (!std::isfinite(max)) {
         bool ok = true;
@@ -320,6 +326,49 @@ static void check_topk(test_state & t, const std::vector<float> & x, int32_t k, 
 
     const double lse = max + std::log(sum);
     t.check(std::fabs(topk.logsumexp() - lse) <= PROB_TOL + 2e-7*std::fabs(lse), string_format("%s: logsumexp %.8g, expected %.8g", name.c_str(), topk.logsumexp(), lse));
+}
+
+// the pool gives what get() gives, however many threads and rows there are
+static void test_topk_pool(test_state & t) {
+    static constexpr int32_t N = 262144;
+    static constexpr int32_t K = 12;
+
+    std::normal_distribution<float> normal;
+    std::vector<float> x(N*16);
+    for (auto & v : x) {
+        v = 3.0f*normal(t.rng);
+    }
+    std::vector<int32_t> ids0(16*K);
+    std::vector<float>   probs0(16*K);
+    server_draft_topk topk;
+    for (int i = 0; i < 16; ++i) {
+        topk.get(x.data() + (int64_t) N*i, N, K, ids0.data() + i*K, probs0.data() + i*K);
+    }
+
+    for (int32_t n_threads = 1; n_threads <= 4; ++n_threads) {
+        server_draft_topk_pool pool(n_threads);
+        pool.wait(); // nothing to wait for
+        int64_t best = INT64_MAX;
+        bool    same = true;
+        for (int rep = 0; rep < 20; ++rep) {
+            const int32_t n_rows = rep < 10 ? 16 : t.random(1, 16);
+            std::vector<int32_t> ids(n_rows*K);
+            std::vector<float>   probs(n_rows*K);
+            std::vector<server_draft_topk_pool::job> jobs;
+            for (int i = 0; i < n_rows; ++i) {
+                jobs.push_back({ x.data() + (int64_t) N*i, N, K, ids.data() + i*K, probs.data() + i*K });
+            }
+            const int64_t t0 = ggml_time_us();
+            pool.start(std::move(jobs));
+            pool.wait();
+            if (n_rows == 16) {
+                best = std::min(best, ggml_time_us() - t0);
+            }
+            same = same && std::equal(ids.begin(), ids.end(), ids0.begin()) && std::equal(probs.begin(), probs.end(), probs0.begin());
+        }
+        t.check(same, string_format("pool of %d threads: the same as one by one", n_threads));
+        printf("topk: 16 rows of %d, k = %d, %d threads: %.2f ms\n", N, K, n_threads, best/1e3);
+    }
 }
 
 static void test_topk(test_state & t) {
@@ -370,22 +419,7 @@ static void test_topk(test_state & t) {
     }
     printf("topk: largest relative error of a probability %.2e, allowed are %.0e\n", err_max, PROB_TOL);
 
-    std::vector<float> x(262144*16);
-    for (auto & v : x) {
-        v = 3.0f*normal(t.rng);
-    }
-    server_draft_topk topk;
-    int64_t best = INT64_MAX;
-    for (int rep = 0; rep < 5; ++rep) {
-        int32_t ids[8];
-        float   probs[8];
-        const int64_t t0 = ggml_time_us();
-        for (int i = 0; i < 16; ++i) {
-            topk.get(x.data() + (int64_t) 262144*i, 262144, 8, ids, probs);
-        }
-        best = std::min(best, ggml_time_us() - t0);
-    }
-    printf("topk: 16 rows of 262144, k = 8: %.2f ms\n", best/1e3);
+    test_topk_pool(t);
 }
 
 //
@@ -823,6 +857,84 @@ struct test_dir {
     std::string path(const char * name = "s") const { return dir + "/" + name; }
 };
 
+//
+// measurements at start
+//
+
+static void test_cost_fit(test_state & t) {
+    std::vector<int32_t> n;
+    std::vector<float>   us;
+
+    server_draft_cost_fit({ { 1, { 10, 11, 30 } }, { 2, { 12, 12, 50 } }, { 4, { 20, 21, 22 } } }, n, us);
+    t.check(n == std::vector<int32_t>({ 1, 2, 4 }) && us == std::vector<float>({ 10, 12, 20 }), "cost: what disturbs a few samples does not count");
+
+    // 2 and 3 are within their spread of each other, 1 and 4 are not of anything
+    server_draft_cost_fit({ { 1, { 10, 10, 11, 11, 12 } }, { 2, { 18, 20, 21, 22, 23 } }, { 3, { 17, 18, 19, 20, 21 } }, { 4, { 30, 30, 30, 30, 30 } } }, n, us);
+    t.check(us == std::vector<float>({ 10, 19, 19, 30 }), "cost: noise in the wrong order is smoothed");
+
+    server_draft_cost_fit({ { 3, { 30, 30, 30, 31 } }, { 4, { 20, 20, 20, 21 } } }, n, us);
+    t.check(us == std::vector<float>({ 30, 20 }), "cost: a real step down stays");
+
+    server_draft_cost_fit({ { 1, { 10 } }, { 2, {} }, { 3, { 12 } } }, n, us);
+    t.check(n == std::vector<int32_t>({ 1 }), "cost: nothing after what was not measured");
+
+    int32_t n_up = 0;
+    for (int rep = 0; rep < 200; ++rep) {
+        std::vector<server_draft_cost_sample> samples;
+        for (const int32_t size : { 1, 2, 3, 4, 6, 8, 12, 16 }) {
+            server_draft_cost_sample cur = { size, {} };
+            for (int i = 0; i < 9; ++i) {
+                cur.us.push_back(1000 + t.random(0, 100));
+            }
+            samples.push_back(cur);
+        }
+        server_draft_cost_fit(samples, n, us);
+        n_up += std::is_sorted(us.begin(), us.end());
+    }
+    t.check(n_up >= 190, string_format("cost: of flat costs with noise %d of 200 tables ascend", n_up));
+}
+
+static void test_measures_file(test_state & t) {
+    test_dir dir;
+    const std::string file = dir.path() + ".json";
+
+    server_draft_measures a;
+    a.cost_n   = { 1, 2, 4 };
+    a.cost_us  = { 10.5f, 11.0f, 20.0f };
+    a.tested_n = { 2, 3, 4, 6 };
+    a.exact_n  = { 2, 3, 6 };
+    a.noise    = 0.125f;
+    t.check(a.exact_max() == 3 && server_draft_measures().exact_max() == 1, "measures: exact up to the first that is not");
+
+    server_draft_measures b;
+    t.check(!server_draft_measures_load(file, "x", b), "measures: no file");
+    t.check(server_draft_measures_save(file, "x", a) && server_draft_measures_load(file, "x", b), "measures: saved and loaded");
+    t.check(b.cost_n == a.cost_n && b.cost_us == a.cost_us && b.tested_n == a.tested_n && b.exact_n == a.exact_n && b.noise == a.noise, "measures: the same");
+    t.check(!server_draft_measures_load(file, "y", b), "measures: another key");
+
+    a.noise = 0.5f;
+    t.check(server_draft_measures_save(file, "y", a) && server_draft_measures_save(file, "x", a), "measures: two keys");
+    t.check(server_draft_measures_load(file, "x", b) && b.noise == 0.5f && server_draft_measures_load(file, "y", b), "measures: the newer of a key");
+    for (int i = 0; i < 100; ++i) {
+        server_draft_measures_save(file, "k" + std::to_string(i), a);
+    }
+    std::ifstream in(file);
+    t.check(json::parse(in).size() == 32, "measures: the file does not grow for ever");
+
+    const std::string head = "[{\"key\":\"x\",\"cost_n\":[1,2],\"cost_us\":";
+    const std::string tail = ",\"tested_n\":[],\"exact_n\":[],\"noise\":0}]";
+    for (const std::string & text : std::vector<std::string> { "", "{", "[", "null", "[1]", "{\"key\":\"x\"}", "[{\"key\":\"x\"}]", std::string(2 << 20, ' '), std::string("\0\xff[", 3),
+            head + "[1]" + tail, head + "[1,-2]" + tail, head + "[1,1e99]" + tail, head + "[\"a\",2]" + tail }) {
+        std::ofstream(file, std::ios::trunc) << text;
+        t.check(!server_draft_measures_load(file, "x", b), "measures: damaged: " + text.substr(0, 60));
+        t.check(server_draft_measures_save(file, "x", a) && server_draft_measures_load(file, "x", b), "measures: made anew after: " + text.substr(0, 60));
+    }
+    std::ofstream(file, std::ios::trunc) << head + "[1,2]" + tail;
+    t.check(server_draft_measures_load(file, "x", b), "measures: the undamaged one of them");
+    std::remove(file.c_str());
+    t.check(!server_draft_measures_save(dir.path() + "/no/such/folder.json", "x", a), "measures: no such folder");
+}
+
 static server_draft_info test_info(bool tree = true) {
     server_draft_info info;
     info.model      = "a model";
@@ -835,6 +947,9 @@ static server_draft_info test_info(bool tree = true) {
     info.top_k      = 8;
     info.cost_n     = { 1, 2, 4 };
     info.cost_us    = { 10.0f, 11.5f, 13.0f };
+    info.tested_n   = { 2, 3, 4 };
+    info.exact_n    = { 2, 4 };
+    info.near_tie   = 0.25f;
     return info;
 }
 
@@ -949,6 +1064,7 @@ static void test_hello(test_state & t) {
         { "type", "hello" }, { "version", SERVER_DRAFT_VERSION }, { "model", info.model }, { "n_vocab", info.n_vocab },
         { "vocab_hash", info.vocab_hash }, { "n_slots", info.n_slots }, { "max_nodes", info.max_nodes }, { "tree", true },
         { "max_chain", info.max_chain }, { "top_k", info.top_k }, { "cost_n", bin_of(info.cost_n) }, { "cost_us", hello["cost_us"] },
+        { "tested_n", bin_of(info.tested_n) }, { "exact_n", bin_of(info.exact_n) }, { "near_tie", 0.25 },
     };
     t.check(hello == expected, "hello: all of it, and no more");
     t.check(f32s(hello["cost_us"]) == info.cost_us, "hello: cost_us");
@@ -1871,7 +1987,7 @@ static void test_link_all(test_state &) {
 int main(int argc, char ** argv) {
     test_state  t;
     unsigned    seed = 1;
-    std::string only = "tree,topk,frames,link";
+    std::string only = "tree,topk,measure,frames,link";
 
     for (int i = 1; i < argc; ++i) {
         const std::string arg = argv[i];
@@ -1882,7 +1998,7 @@ int main(int argc, char ** argv) {
         } else if (arg == "-o" && i + 1 < argc) {
             only = argv[++i];
         } else {
-            fprintf(stderr, "usage: %s [-s seed] [-v] [-o tree,topk,frames,link]\n", argv[0]);
+            fprintf(stderr, "usage: %s [-s seed] [-v] [-o tree,topk,measure,frames,link]\n", argv[0]);
             return 1;
         }
     }
@@ -1896,6 +2012,10 @@ int main(int argc, char ** argv) {
     }
     if (only.find("topk") != std::string::npos) {
         test_topk(t);
+    }
+    if (only.find("measure") != std::string::npos) {
+        test_cost_fit(t);
+        test_measures_file(t);
     }
     if (only.find("frames") != std::string::npos) {
         test_writer(t);

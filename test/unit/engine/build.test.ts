@@ -114,6 +114,9 @@ describe("the engine's command line", () => {
       ...["-m", "/m", "--host", "/h.sock", "--draft-socket", "/d.sock"],
       ...["--threads", "3"],
     ]);
+    expect(engineArguments({ ...base, draftSocket: "/d.sock", measuresFile: "/x.json", args: [] })).toContain(
+      "--draft-measures",
+    );
   });
 
   it("counts cores, not hyper-threads", () => {

@@ -40,6 +40,14 @@ describe("EngineFrameDecoder", () => {
     });
   });
 
+  it("reads what hello says of batches, where it does", () => {
+    const map = { ...helloMap, tested_n: i32(2, 3, 4), exact_n: i32(2, 3), near_tie: 0.25 };
+    expect(new EngineFrameDecoder().decode(pack(map))).toMatchObject({
+      info: { exactness: { tested: [2, 3, 4], exact: [2, 3], near_tie: 0.25 } },
+    });
+    expect(() => new EngineFrameDecoder().decode(pack({ ...map, exact_n: "all" }))).toThrow(/hello\.exact_n/);
+  });
+
   it("reads begin, step, end and error", () => {
     const decoder = greeted();
     expect(decoder.decode(pack(beginMap))).toEqual({

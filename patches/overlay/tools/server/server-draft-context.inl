@@ -3,7 +3,20 @@
 
     std::unique_ptr<server_draft_link> draft_link;
 
-    server_draft_topk                   draft_topk;
+    server_draft_topk                       draft_topk;
+    std::unique_ptr<server_draft_topk_pool> draft_pool;
+
+    // the likeliest successors of the root and of each node, by slot; made while the tokens are sampled
+    struct draft_tops_t {
+        int32_t k = 0;
+        std::vector<int32_t> ids;   // [n*k]
+        std::vector<float>   probs; // [n*k]
+    };
+    std::vector<draft_tops_t> draft_tops;
+
+    int32_t draft_width_max = 0;    // most tokens in a batch with drafts, 0: no limit
+    float   draft_margin    = 0.0f; // logits closer than this may change places in a batch, 0: they do not
+    double  draft_noise     = 0.0;  // > 0: the margin follows it
     std::vector<server_draft_step_slot> draft_steps; // what the step under way found out
     int64_t draft_us       = 0;     // time of its forward passes
     int32_t draft_n_tokens = 0;     // their tokens
@@ -39,7 +52,17 @@
         info.max_nodes  = tree_n_max;
         info.top_k      = std::min(64, info.n_vocab);
 
-        server_draft_measure_cost(ctx_tgt, std::min<int32_t>(64, tree_n_max + 1), info.cost_n, info.cost_us);
+        const auto measures = server_draft_measure(ctx_tgt, std::min<int32_t>(64, tree_n_max + 1), params_base.draft_measures, draft_measures_key(info));
+
+        info.cost_n   = measures.cost_n;
+        info.cost_us  = measures.cost_us;
+        info.tested_n = measures.tested_n;
+        info.exact_n  = measures.exact_n;
+
+        draft_init_exact(measures, info);
+
+        draft_pool = std::make_unique<server_draft_topk_pool>(params_base.cpuparams.n_threads);
+        draft_tops.resize(params_base.n_parallel);
 
         auto link = std::make_unique<server_draft_link>(std::move(info), params_base.draft_timeout_us);
 
@@ -51,6 +74,90 @@
 
         draft_link = std::move(link);
 
+        return true;
+    }
+
+    // what the measurements depend on
+    std::string draft_measures_key(const server_draft_info & info) const {
+        std::string res = string_format("%s %llu %llu %s; build %s; %s; threads %d %d, types %s %s, fa %d, invariant %d, gpu layers %d, batch %u %u, slots %d %d",
+                info.model.c_str(), (unsigned long long) llama_model_size(model_tgt), (unsigned long long) llama_model_n_params(model_tgt), info.vocab_hash.c_str(),
+                llama_build_info(), llama_print_system_info(), params_base.cpuparams.n_threads, params_base.cpuparams_batch.n_threads,
+                ggml_type_name(params_base.cache_type_k), ggml_type_name(params_base.cache_type_v), (int) params_base.flash_attn_type, params_base.batch_invariant,
+                params_base.n_gpu_layers, llama_n_batch(ctx_tgt), llama_n_ubatch(ctx_tgt), params_base.n_parallel, (int) params_base.kv_unified);
+        for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+            res += string_format("; %s", ggml_backend_dev_description(ggml_backend_dev_get(i)));
+        }
+        return res;
+    }
+
+    // batches whose results are not those of single tokens: keep to the widths that are exact, or, where none is, do not trust close logits
+    void draft_init_exact(const server_draft_measures & measures, server_draft_info & info) {
+        const bool all_exact = measures.exact_n.size() == measures.tested_n.size();
+
+        if (params_base.draft_width > 0) {
+            info.max_nodes = std::min(info.max_nodes, params_base.draft_width - 1);
+        } else if (params_base.draft_near_tie >= 0.0f) {
+            draft_margin = params_base.draft_near_tie;
+        } else if (!all_exact && measures.exact_max() >= DRAFT_WIDTH_MIN) {
+            draft_width_max = measures.exact_max();
+            info.max_nodes  = std::min(info.max_nodes, draft_width_max - 1);
+        } else if (!all_exact) {
+            draft_noise  = measures.noise;
+            draft_margin = DRAFT_MARGIN_NOISE*draft_noise;
+        }
+        info.near_tie = draft_margin;
+
+        if (draft_width_max > 0) {
+            SRV_INF("batches of up to %d tokens give the logits of single ones: larger drafts are not used\n", draft_width_max);
+        } else if (draft_margin > 0.0f) {
+            SRV_INF("a batch changes logits: where the first two are closer than %.2e, a draft is not trusted\n", draft_margin);
+        }
+    }
+
+    // fewer exact tokens than this in a batch are not worth keeping to
+    static constexpr int32_t DRAFT_WIDTH_MIN = 2;
+
+    // the margin, in standard deviations of the difference of two logits
+    static constexpr float DRAFT_MARGIN_NOISE = 4.0f;
+
+    // weight of one position at which a batch and a single token were compared
+    static constexpr double DRAFT_NOISE_RATE = 0.02;
+
+    // whether close logits may decide about the text; with a random number, where it falls cannot be known
+    float draft_margin_of(const server_slot & slot) const {
+        const auto & sampling = slot.task->params.sampling;
+        return sampling.temp <= 0.0f || sampling.top_k == 1 ? draft_margin : 0.0f;
+    }
+
+    // the token that a draft was not trusted with is decoded alone now: how far was the batch off?
+    void draft_compare(server_slot & slot, const float * logits) {
+        const auto & gap = slot.tree_gap;
+        if (draft_noise > 0.0 && std::isfinite(gap.gap)) {
+            const double d = (double) logits[gap.first] - (double) logits[gap.second] - gap.gap;
+            draft_noise  = std::sqrt((1.0 - DRAFT_NOISE_RATE)*draft_noise*draft_noise + DRAFT_NOISE_RATE*std::min(d*d, 25.0*draft_noise*draft_noise));
+            draft_margin = DRAFT_MARGIN_NOISE*draft_noise;
+        }
+        slot.tree_plain = false;
+    }
+
+    // the first two logits of the root are too close: take the step back, the root will be decoded alone
+    bool draft_take_back(server_slot & slot, int32_t tok_idx) {
+        const auto gap = draft_topk.gap(llama_get_logits_ith(ctx_tgt, tok_idx), llama_vocab_n_tokens(vocab));
+        if (gap.gap >= draft_margin_of(slot) || !(tree_can || ctx_tgt_seq_rm_type == COMMON_CONTEXT_SEQ_RM_TYPE_PART)) {
+            return false;
+        }
+        slot.tree_plain = true;
+        slot.tree_gap   = gap;
+
+        if (tree_can) {
+            llama_memory_seq_keep_path(llama_get_memory(ctx_tgt), slot.id, nullptr, 0);
+        }
+        slot.prompt.tokens.keep_first(slot.prompt.n_tokens() - 1);
+        slot.mem.seq_rm(slot.id, slot.prompt.tokens.pos_next(), -1);
+
+        slot.tree.clear();
+        slot.tree_i_batch.clear();
+        slot.i_batch = -1;
         return true;
     }
 
@@ -99,8 +206,45 @@
 
     // take the drafts that the peer sent for these slots
     void draft_take(const std::vector<server_slot *> & generating, int32_t n_left) {
-        if (!draft_link) {
-            return;
+        if (draft_link) {
+            draft_take_trees(generating, n_left);
+        }
+        if (params_base.draft_width > 0 && tree_can) {
+            draft_fill(generating);
+        }
+    }
+
+    // fill the step up to the width asked for, with nodes that are as good as any
+    void draft_fill(const std::vector<server_slot *> & generating) {
+        int32_t n_fill = std::min(params_base.draft_width - (int32_t) generating.size(), tree_n_max);
+        for (const auto * slot : generating) {
+            n_fill -= slot->tree.size();
+        }
+        for (auto * slot : generating) {
+            if (slot->task->type == SERVER_TASK_TYPE_TREE_VERIFY || !slot->inp_embd.empty() || slot->task->params.sampling.backend_sampling) {
+                continue;
+            }
+            const int32_t n = std::min(n_fill, slot->get_tree_nodes_max() - slot->tree.size());
+
+            server_draft_tree fill;
+            std::vector<llama_token> tokens;
+            for (llama_token id = 0; (int32_t) tokens.size() < n; ++id) {
+                if (slot->tree.child(-1, id) < 0) {
+                    tokens.push_back(id);
+                }
+            }
+            const std::vector<int32_t> parents(tokens.size(), -1);
+            if (n > 0 && fill.set(tokens.data(), parents.data(), tokens.size(), llama_vocab_n_tokens(vocab)).empty()) {
+                slot->tree.merge(fill);
+                n_fill -= n;
+            }
+        }
+    }
+
+    void draft_take_trees(const std::vector<server_slot *> & generating, int32_t n_left) {
+        const int32_t width = params_base.draft_width > 0 ? params_base.draft_width : draft_width_max;
+        if (width > 0) {
+            n_left = std::max(0, std::min<int32_t>(n_left, width - (int32_t) generating.size()));
         }
 
         for (auto * slot : generating) {
@@ -110,7 +254,7 @@
 
             slot->tree = draft_link->take(slot->id);
 
-            if (!draft_allowed(*slot) || slot->tree.size() > n_left) {
+            if (!draft_allowed(*slot) || slot->tree_plain || slot->tree.size() > n_left) {
                 slot->tree.clear();
             }
 
@@ -176,18 +320,35 @@
 
     // note what was found out about the root and the draft nodes of a slot
     // tok_idxs: index in the decoded batch of the root and of each node
-    void draft_report(const server_slot & slot, const std::vector<int32_t> & tok_idxs, const std::vector<int32_t> & path, const llama_tokens & accepted) {
+    void draft_report(server_slot & slot, const std::vector<int32_t> & tok_idxs, const std::vector<int32_t> & path, const llama_tokens & accepted) {
         if (!draft_link) {
             return;
         }
 
-        const int32_t k       = draft_link->top_k();
-        const int32_t n       = tok_idxs.size();
-        const int32_t n_vocab = llama_vocab_n_tokens(vocab);
+        const int32_t n = tok_idxs.size();
+
+        if (slot.tree_plain && n == 1) {
+            draft_compare(slot, llama_get_logits_ith(ctx_tgt, tok_idxs[0]));
+        }
+
+        // note: they may still be written, up to draft_wait()
+        auto & tops = draft_tops[slot.id];
+
+        // a slot that takes over another one's prompt (n > 1) samples only now
+        if (tops.ids.empty() && !slot.task->params.sampling.backend_sampling) {
+            tops.k = draft_link->top_k();
+            tops.ids  .resize(n*tops.k);
+            tops.probs.resize(n*tops.k);
+            for (int32_t i = 0; i < n && tops.k > 0; ++i) {
+                draft_topk.get(llama_get_logits_ith(ctx_tgt, tok_idxs[i]), llama_vocab_n_tokens(vocab), tops.k, tops.ids.data() + i*tops.k, tops.probs.data() + i*tops.k);
+            }
+        }
 
         server_draft_step_slot cur;
         cur.slot     = slot.id;
-        cur.k        = k;
+        cur.k        = tops.k;
+        cur.ids      = std::move(tops.ids);
+        cur.probs    = std::move(tops.probs);
         cur.path     = path;
         cur.accepted = { accepted.begin(), accepted.end() };
 
@@ -199,17 +360,12 @@
             cur.parents.push_back(slot.tree.parents[i] + 1);
         }
 
-        cur.ids  .resize(n*k);
-        cur.probs.resize(n*k);
-        for (int32_t i = 0; i < n && k > 0; ++i) {
-            draft_topk.get(llama_get_logits_ith(ctx_tgt, tok_idxs[i]), n_vocab, k, cur.ids.data() + i*k, cur.probs.data() + i*k);
-        }
-
         draft_steps.push_back(std::move(cur));
     }
 
     // one iteration of update_slots()
     void draft_step_begin() {
+        draft_wait();
         draft_steps.clear();
         draft_us       = 0;
         draft_n_tokens = 0;
@@ -222,6 +378,50 @@
         for (int i = off; i < off + n_tokens; ++i) {
             draft_mixed |= batch.tokens[i].is_prompt;
         }
+        draft_start_tops(off, n_tokens);
+    }
+
+    // look for the likeliest successors in all that was decoded for slots that sample now
+    void draft_start_tops(int32_t off, int32_t n_tokens) {
+        if (!draft_link) {
+            return;
+        }
+        draft_wait();
+
+        const int32_t k       = draft_link->top_k();
+        const int32_t n_vocab = llama_vocab_n_tokens(vocab);
+
+        std::vector<server_draft_topk_pool::job> jobs;
+        for (auto & slot : slots) {
+            auto & tops = draft_tops[slot.id];
+            tops = {};
+
+            const bool samples = slot.state == SLOT_STATE_GENERATING || slot.state == SLOT_STATE_DONE_PROMPT;
+            if (k == 0 || !samples || slot.i_batch < off || slot.i_batch >= off + n_tokens || slot.task->type == SERVER_TASK_TYPE_TREE_VERIFY ||
+                    !slot.task->need_sampling() || slot.task->params.sampling.backend_sampling) {
+                continue;
+            }
+
+            const std::vector<int32_t> only = { slot.i_batch };
+            const auto & idxs = slot.tree_i_batch.empty() ? only : slot.tree_i_batch;
+
+            tops.k = k;
+            tops.ids  .resize(idxs.size()*k);
+            tops.probs.resize(idxs.size()*k);
+            for (size_t i = 0; i < idxs.size(); ++i) {
+                jobs.push_back({ llama_get_logits_ith(ctx_tgt, idxs[i] - off), n_vocab, k, tops.ids.data() + i*k, tops.probs.data() + i*k });
+            }
+        }
+        if (!jobs.empty()) {
+            draft_pool->start(std::move(jobs));
+        }
+    }
+
+    // to be called before the logits change
+    void draft_wait() {
+        if (draft_pool) {
+            draft_pool->wait();
+        }
     }
 
     // send what the step found out, and ask for the next drafts
@@ -229,6 +429,7 @@
         if (!draft_link) {
             return;
         }
+        draft_wait();
         if (draft_steps.empty()) {
             draft_link->flush();
             return;
@@ -316,6 +517,12 @@
 
         bool has_next = true;
 
+        const float margin = draft_margin_of(slot);
+
+        if (margin > 0.0f && draft_take_back(slot, slot.tree_i_batch[0] - off)) {
+            return;
+        }
+
         while (true) {
             const int32_t tok_idx = slot.tree_i_batch[path.back()] - off;
 
@@ -344,6 +551,14 @@
             // note: where plain decoding would shift the context now, the walk ends, so that it is done in the next step
             if (!has_next || child < 0 || slot.prompt.n_tokens() + 1 >= slot.n_ctx) {
                 break;
+            }
+
+            if (margin > 0.0f) {
+                slot.tree_gap = draft_topk.gap(llama_get_logits_ith(ctx_tgt, slot.tree_i_batch[child + 1] - off), llama_vocab_n_tokens(vocab));
+                if (slot.tree_gap.gap < margin) {
+                    slot.tree_plain = true; // decoded alone in the next step
+                    break;
+                }
             }
 
             slot.prompt.tokens.push_back(id);

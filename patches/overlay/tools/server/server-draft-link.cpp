@@ -375,7 +375,7 @@ void server_draft_link::send_locked(const std::vector<uint8_t> & frame) {
 
 void server_draft_link::send_hello() {
     server_draft_writer w;
-    w.map(12);
+    w.map(15);
     w.kv("type",       "hello");
     w.kv("version",    SERVER_DRAFT_VERSION);
     w.kv("model",      info.model);
@@ -388,6 +388,10 @@ void server_draft_link::send_hello() {
     w.kv("top_k",      info.top_k);
     w.kv("cost_n",     info.cost_n);
     w.kv("cost_us",    info.cost_us);
+    w.kv("tested_n",   info.tested_n);
+    w.kv("exact_n",    info.exact_n);
+    w.key("near_tie");
+    w.real(info.near_tie);
     send_locked(w.finish());
 }
 
@@ -764,64 +768,8 @@ server_draft_tree server_draft_link::take(int32_t slot) {
 }
 
 //
-// measurements
+// vocabulary
 //
-
-void server_draft_measure_cost(llama_context * ctx, int32_t n_max, std::vector<int32_t> & n_out, std::vector<float> & us_out) {
-    static const int32_t sizes[] = { 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64 };
-
-    const int64_t t_start = ggml_time_us();
-    auto * mem = llama_get_memory(ctx);
-
-    n_out .clear();
-    us_out.clear();
-
-    llama_batch batch = llama_batch_init(64, 0, 1);
-
-    for (const int32_t n : sizes) {
-        if (n > n_max) {
-            break;
-        }
-
-        float best = 0.0f;
-        for (int rep = 0; rep < 5; ++rep) {
-            common_batch_clear(batch);
-            for (int32_t i = 0; i < n; ++i) {
-                common_batch_add(batch, i % 16, i, { 0 }, true);
-            }
-
-            const int64_t t0  = ggml_time_us();
-            const int     ret = llama_decode(ctx, batch);
-            llama_synchronize(ctx);
-            const int64_t t1  = ggml_time_us();
-
-            llama_memory_clear(mem, true);
-
-            if (ret != 0) {
-                best = 0.0f;
-                break;
-            }
-            // the first one builds the graph
-            if (rep > 0) {
-                best = best == 0.0f ? t1 - t0 : std::min<float>(best, t1 - t0);
-            }
-        }
-        if (best == 0.0f) {
-            break;
-        }
-
-        n_out .push_back(n);
-        us_out.push_back(best);
-
-        if (ggml_time_us() - t_start > 2000000) {
-            break;
-        }
-    }
-
-    llama_batch_free(batch);
-    llama_memory_clear(mem, true);
-    llama_perf_context_reset(ctx);
-}
 
 std::string server_draft_vocab_hash(const llama_vocab * vocab) {
     uint64_t h = 0xcbf29ce484222325ull;

@@ -32,6 +32,10 @@ struct server_draft_info {
 
     std::vector<int32_t> cost_n;
     std::vector<float>   cost_us;
+
+    std::vector<int32_t> tested_n; // see server_draft_measures
+    std::vector<int32_t> exact_n;
+    float near_tie = 0.0f;         // margin of the near-tie rule, 0: off
 };
 
 struct server_draft_sampling {
@@ -179,10 +183,6 @@ private:
     log_limit            limit_late;
     log_limit            limit_slot;
 };
-
-// µs of a forward pass of n tokens, all with logits, for n = 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64; stops after about two seconds
-// leaves the memory of the context empty
-void server_draft_measure_cost(struct llama_context * ctx, int32_t n_max, std::vector<int32_t> & n, std::vector<float> & us);
 
 // FNV-1a 64 over the text of every token, length-prefixed; 16 hex digits
 std::string server_draft_vocab_hash(const struct llama_vocab * vocab);
