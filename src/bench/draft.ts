@@ -4,7 +4,7 @@
  */
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import { AdedDrafter } from "../drafter/drafter.ts";
-import type { DrafterOptions } from "../drafter/options.ts";
+import { DRAFT_SOURCES, type DrafterOptions } from "../drafter/options.ts";
 import { warmUp } from "../drafter/warm-up.ts";
 import {
   type MissingNode,
@@ -173,6 +173,13 @@ function contendersFor(traces: readonly Trace[], options: DraftBenchOptions): Co
   if (options.ablations) {
     contenders.push(
       own("puct instead of best-first", "ablation", { search: "puct" }),
+      own("bi-gram alone", "ablation", { without: DRAFT_SOURCES.filter((source) => source !== "bigram") }),
+      own("bi-gram and tri-gram", "ablation", {
+        without: DRAFT_SOURCES.filter((source) => source !== "bigram" && source !== "trigram"),
+      }),
+      ...DRAFT_SOURCES.filter((source) => !source.startsWith("corpus")).map((source) =>
+        own(`without ${source}`, "ablation", { without: [source] }),
+      ),
       own("without off-path knowledge", "ablation", {}, { offPath: false }),
       ...[4, 8, 12, 16].map((k) =>
         own(`top-k ${k}`, "ablation", { matrixWidth: Math.max(k, 1) }, { topK: k }),
