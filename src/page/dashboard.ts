@@ -385,13 +385,17 @@ function showAb(ab: Ab | undefined): void {
         ? "95 % interval: at least 20 requests of each arm are needed."
         : `95 % interval ${ci[0].toFixed(2)} to ${ci[1].toFixed(2)}`,
     ),
-    table(
-      ["arm", "requests", "ms per token"],
-      (["on", "off"] as const).map((arm) => [
-        `drafts ${arm}`,
-        String(arms[arm].requests),
-        fixed(arms[arm].ms_per_token),
-      ]),
+    h(
+      "div",
+      { class: "scroll", tabindex: "0", role: "group", "aria-label": "Arms of the live A/B" },
+      table(
+        ["arm", "requests", "ms per token"],
+        (["on", "off"] as const).map((arm) => [
+          `drafts ${arm}`,
+          String(arms[arm].requests),
+          fixed(arms[arm].ms_per_token),
+        ]),
+      ),
     ),
     h("p", { class: "soft" }, `${(share * 100).toFixed(1)} % of the requests run without drafts.`),
   );
