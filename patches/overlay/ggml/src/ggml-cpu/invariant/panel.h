@@ -348,6 +348,11 @@ template <typename W> static inline void mad_q8(const u8v * q, f32v d0, f32v d1,
         const i32v i1 = dot4<W::MAXW>(set1(x.init[1]), q + 4, x.qs + 16);
         const f32v t  = fma(to_f32(i1), d1, mul(to_f32(i0), d0));
         acc = fma(t, set1(x.d), acc);
+    } else if (W::MAXW <= 15 && W::SUBS == 1) {
+        // two shorter chains: measured faster here than dot8()
+        const i32v i0 = dot4<W::MAXW>(set1(x.init[0]), q, x.qs);
+        const i32v i1 = dot4<W::MAXW>(set1((int32_t) 0), q + 4, x.qs + 16);
+        acc = fma(to_f32(add(i0, i1)), mul(d0, set1(x.d)), acc);
     } else {
         acc = fma(to_f32(dot8<W::MAXW, W::ZERO != 0>(x.init, q, x.qs)), mul(d0, set1(x.d)), acc);
     }
@@ -374,7 +379,7 @@ static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float
             u8v  q[8];
             f32v d0, d1, m;
             b.sub(j, q, d0, d1, m);
-            if (N == 1 || LANES == 16) {
+            if (N == 1 || LANES == 16 || (W::MAXW <= 15 && W::SUBS == 1)) {
 #pragma GCC unroll 16
                 for (int c = 0; c < N; c++) {
                     mad_q8<W>(q, d0, d1, m, x[c], acc[c]);
