@@ -108,7 +108,7 @@ for ((i = 1; i <= runs; i++)); do
 done
 
 # what the drafters say of themselves when their engine is gone
-grep -o '"drafted_nodes":[0-9]*' "$ADED_HOME/logs/aded-server.log" 2> /dev/null |
+{ grep -o '"drafted_nodes":[0-9]*' "$ADED_HOME/logs/aded-server.log" 2> /dev/null || true; } |
     awk -F: '{ nodes += $2; if ($2 > 0) servers++ } END { printf "%d servers had a drafter beside them, %d of them drafted, %d nodes in all\n", NR, servers, nodes }'
 
 "$python" scripts/engine-tests-compare.py "$work" stock "${names[@]}"
