@@ -115,20 +115,23 @@ export function missingNodes(
   const ordered = shuffled(traces, options.seed);
   let rejected = 0;
   let known = 0;
-  for (const drafter of fairDrafters(ordered, options)) {
-    const result = replay(drafter, ordered, { onMissing });
+  for (const { drafter, topK } of fairDrafters(ordered, options)) {
+    const result = replay(drafter, ordered, { topK, onMissing });
     rejected += result.rejected;
     known += result.known;
   }
   return { rejected, known };
 }
 
-function* fairDrafters(traces: readonly Trace[], options: DraftBenchOptions): Generator<Drafter> {
+function* fairDrafters(
+  traces: readonly Trace[],
+  options: DraftBenchOptions,
+): Generator<{ drafter: Drafter; topK?: number }> {
   for (const nodes of options.nodes) {
-    yield ownDrafter(traces, nodes, options, {});
+    yield { drafter: ownDrafter(traces, nodes, options, {}), topK: options.topK };
     if (!options.peers) continue;
     for (const { variants } of peersFor(traces)) {
-      for (const { create } of variants) yield new RuleDrafter(create(), nodes);
+      for (const { create } of variants) yield { drafter: new RuleDrafter(create(), nodes) };
     }
   }
 }
