@@ -103,14 +103,10 @@ export const modelSchema = z
       .startsWith("/", "expected an absolute path")
       .optional()
       .meta({ description: "Draft socket of that engine (its --draft-socket)." }),
-    engine_api_key: z
-      .string()
-      .min(1)
-      .optional()
-      .meta({
-        description:
-          "API key that this engine wants: for checking on its health, and for the requests of clients with a key of ours.",
-      }),
+    engine_api_key: z.string().min(1).optional().meta({
+      description:
+        "API key that this engine wants: for checking on its health, and for the requests of clients with a key of ours.",
+    }),
     args: args.prefault([]).meta({ description: "Arguments for llama-server, as one text or as a list." }),
     env: z.record(z.string(), z.string()).default({}).meta({ description: "Environment for llama-server." }),
     aliases: z.array(z.string().min(1)).default([]).meta({ description: "Other names for the model." }),
