@@ -194,13 +194,18 @@ function startModule(
 }
 
 async function answerOf<T>(child: ChildProcess): Promise<T> {
-  const [message] = (await Promise.race([
-    once(child, "message"),
-    once(child, "exit").then(() => {
+  const answered = new AbortController();
+  const { signal } = answered;
+  try {
+    const ended = once(child, "exit", { signal }).then(() => {
       throw new AdedError("ADED_BENCH", "a process of the bench ended early");
-    }),
-  ])) as [T];
-  return message;
+    });
+    const [message] = (await Promise.race([once(child, "message", { signal }), ended])) as [T];
+    ended.catch(() => {});
+    return message;
+  } finally {
+    answered.abort();
+  }
 }
 
 async function portOf(child: ChildProcess): Promise<number> {

@@ -17,6 +17,7 @@ export class Engines {
   readonly #drafts: DraftConfig;
   readonly #log: Log;
   readonly #hosts = new Map<string, DraftingHost>();
+  readonly #leaving = new Set<Promise<void>>();
   readonly #stopWatching: () => void;
 
   constructor(folder: string, drafts: DraftConfig, log: Log) {
@@ -36,12 +37,13 @@ export class Engines {
 
   async close(): Promise<void> {
     this.#stopWatching();
-    await Promise.all([...this.#hosts.keys()].map((name) => this.#leave(name)));
+    for (const name of [...this.#hosts.keys()]) this.#leave(name);
+    await Promise.all(this.#leaving);
   }
 
   #look(): void {
     const names = listSockets(this.#folder);
-    for (const name of this.#hosts.keys()) if (!names.includes(name)) void this.#leave(name);
+    for (const name of this.#hosts.keys()) if (!names.includes(name)) this.#leave(name);
     for (const name of names) if (!this.#hosts.has(name)) this.#meet(name);
   }
 
@@ -55,15 +57,20 @@ export class Engines {
     host.start();
   }
 
-  async #leave(name: string): Promise<void> {
+  #leave(name: string): void {
     const host = this.#hosts.get(name);
     this.#hosts.delete(name);
-    const { steps, tokens, drafted_nodes, accepted_nodes, late } = host?.snapshot() ?? {};
-    await host?.stop();
-    this.#log.info(
-      { engine_pid: Number.parseInt(name, 10), steps, tokens, drafted_nodes, accepted_nodes, late },
-      "engine gone",
-    );
+    if (host === undefined) return;
+    const left = this.#stop(name, host).finally(() => this.#leaving.delete(left));
+    this.#leaving.add(left);
+  }
+
+  async #stop(name: string, host: DraftingHost): Promise<void> {
+    await host.stop();
+    // the thread's last status is in by now
+    const { steps, tokens, drafted_nodes, accepted_nodes, late } = host.snapshot();
+    const engine_pid = Number.parseInt(name, 10);
+    this.#log.info({ engine_pid, steps, tokens, drafted_nodes, accepted_nodes, late }, "engine gone");
   }
 }
 
