@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
 import express, { type Router } from "express";
-import type { LoadedConfig } from "./config.ts";
+import { type LoadedConfig, loadConfig } from "./config.ts";
 import type { WeightedCorpus } from "./corpus/floor-messages.ts";
 import { dashboardRoutes } from "./dashboard/routes.ts";
 import { ensureEngine } from "./engine/build.ts";
@@ -24,6 +24,7 @@ import type { ProxyModel } from "./proxy/models.ts";
 import { Fleet, preloaded } from "./swap/fleet.ts";
 import { estimateNeed, MemoryGuard, offloads, readShape } from "./swap/memory.ts";
 import type { LaunchContext, Launched } from "./swap/model-engine.ts";
+import { ConfigWatcher } from "./swap/reload.ts";
 
 export interface ServerOptions extends WorkOptions {
   log: Log;
@@ -185,13 +186,20 @@ export interface ServeOptions extends ServerOptions {
 export async function serve(config: LoadedConfig, options: ServeOptions): Promise<never> {
   const { signal, closing, onListening } = options;
   const server = await startServer(config, options);
+  const { file } = config;
+  const watcher =
+    file === undefined
+      ? undefined
+      : new ConfigWatcher({ file, log: options.log, reload: () => server.reload(loadConfig(file)) });
   try {
     onListening?.(server, false);
+    watcher?.start();
     const aborted = abortion(signal);
     await Promise.race([server.ready, aborted]);
     onListening?.(server, true);
     return await aborted;
   } finally {
+    await watcher?.stop();
     await server.close(closing());
   }
 }

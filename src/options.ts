@@ -7,6 +7,11 @@ import { z } from "zod";
 /** Flags of llama-server that ADED sets itself. */
 const OWN_FLAGS = ["--host", "--port", "--draft-socket", "-m", "--model", "--api-key", "--api-key-file"];
 
+/** Why a flag of llama-server can't be among a model's arguments; undefined: it can. */
+export function argsFault(flag: string): string | undefined {
+  return OWN_FLAGS.includes(flag) ? `${flag} is set by ADED and can't be given here` : undefined;
+}
+
 const port = z.int().min(0).max(65535);
 
 /** A number of bytes, or a text such as "256 MiB". */
@@ -31,10 +36,8 @@ const args = z
   .transform((value) => (typeof value === "string" ? splitArgs(value) : value.map(String)))
   .superRefine((list, context) => {
     for (const arg of list) {
-      const flag = arg.split("=")[0];
-      if (OWN_FLAGS.includes(flag)) {
-        context.addIssue({ code: "custom", message: `${flag} is set by ADED and can't be given here` });
-      }
+      const message = argsFault(arg.split("=")[0]);
+      if (message !== undefined) context.addIssue({ code: "custom", message });
     }
   });
 
@@ -310,6 +313,11 @@ export function splitArgs(text: string): string[] {
   return parts.map((part) =>
     part.replace(/"([^"]*)"|'([^']*)'/g, (_all, double, single) => double ?? single),
   );
+}
+
+/** The JSON Schema of the config file, made from the types that check it. */
+export function configJsonSchema(): object {
+  return { title: "ADED config", ...z.toJSONSchema(configSchema, { io: "input", target: "draft-7" }) };
 }
 
 /** Names of the options that the file may hold at `path`; undefined where any name goes or none. */

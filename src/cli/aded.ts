@@ -3,6 +3,7 @@ import { Command, CommanderError } from "commander";
 import { programVersion } from "../main.ts";
 import { benchCommand } from "./bench.ts";
 import { completionCommand } from "./completion.ts";
+import { configCommand } from "./config.ts";
 import { corpusCommand } from "./corpus.ts";
 import { doctorCommand } from "./doctor.ts";
 import { engineCommand } from "./engine.ts";
@@ -21,6 +22,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     serveCommand(),
     engineCommand(),
     modelsCommand(),
+    configCommand(),
     benchCommand(),
     evalCommand(),
     corpusCommand(),

