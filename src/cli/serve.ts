@@ -4,10 +4,8 @@ import { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { createLog } from "../log.ts";
 import { type CloseOptions, type RunningServer, serve } from "../main.ts";
-
 import { checkFolder } from "./bench-support.ts";
 import { allowTermMs, interruptedBy, interruptSignal, keepOnHangUp } from "./interrupt.ts";
-
 import { createProgress } from "./progress.ts";
 import { printLine } from "./report.ts";
 
@@ -41,13 +39,14 @@ export function serveCommand(): Command {
       allowTermMs(drainMs + ENGINE_GRACE_MS + 2000);
       if (flags.record !== undefined) await checkFolder(flags.record);
       if (config.file !== undefined && !process.stdin.isTTY) keepOnHangUp();
-      await serve(config, 
+      await serve(config, {
         record: flags.record === undefined ? undefined : path.resolve(flags.record),
         signal: interruptSignal,
         progress: createProgress(),
         log: createLog(),
-        closing: () => (interruptedBy() === "SIGTERM" ? drainMs, graceMs: ENGINE_GRACE_MS : INTERRUPTED),
-        onListening: announce,);
+        closing: () => (interruptedBy() === "SIGTERM" ? { drainMs, graceMs: ENGINE_GRACE_MS } : INTERRUPTED),
+        onListening: announce,
+      });
     });
 }
 

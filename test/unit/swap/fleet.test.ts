@@ -12,11 +12,13 @@ class Fake extends EventEmitter<EngineEvents> implements Engine {
   readonly address = { origin: "http://localhost", socketPath: "/s" };
   state: EngineSnapshot["state"] = "stopped";
 
-  constructor(
-    readonly model: string,
-    readonly fails: () => Error | undefined,
-  ) {
+  readonly model: string;
+  readonly fails: () => Error | undefined;
+
+  constructor(model: string, fails: () => Error | undefined) {
     super();
+    this.model = model;
+    this.fails = fails;
   }
 
   snapshot(): EngineSnapshot {
