@@ -135,7 +135,7 @@ describe("two models that swap", () => {
     await proxy.post("/aded/models/smol/load", {});
     expect((await models()).map(({ state }) => state)).toEqual(["ready", "stopped"]);
     const log = await proxy.send("GET", "/aded/models/smol/logs?lines=500");
-    expect(log.body.toString()).toContain("server is listening");
+    expect(log.body.toString()).toContain("listening on");
     await proxy.post("/aded/models/smol/unload", {});
     expect((await models()).map(({ state }) => state)).toEqual(["stopped", "stopped"]);
     expect((await proxy.send("POST", "/aded/models/none/load", { body: "" })).status).toBe(404);
