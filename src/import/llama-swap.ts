@@ -148,7 +148,10 @@ class Import {
       else if (!MODEL_KNOWN.includes(key)) this.#leave(`${at}.${key}`, "it is not known here");
     }
     const macros = { ...table(this.#source.macros), ...table(model.macros), MODEL_ID: name };
-    const made = this.#command(at, this.#expand(String(model.cmd ?? ""), macros, `${at}.cmd`));
+    const made = this.#command(
+      at,
+      this.#expand(withoutComments(String(model.cmd ?? "")), macros, `${at}.cmd`),
+    );
     if (made === undefined) return;
     const env = Object.fromEntries(
       list(model.env).map((line) => {
@@ -170,8 +173,7 @@ class Import {
 
   /** Source and arguments from a command line of llama-server; undefined: it is another program. */
   #command(at: string, command: string): Table | undefined {
-    const lines = command.split("\n").filter((line) => !line.trim().startsWith("#"));
-    const [program = "", ...words] = splitArgs(lines.join(" ").replace(/\\\s/g, " "));
+    const [program = "", ...words] = splitArgs(withoutComments(command).replace(/\\\s/g, " "));
     if (!/llama-server/.test(program.split("/").at(-1) ?? "")) {
       this.#leave(
         at,
@@ -283,6 +285,12 @@ class Import {
     }
     return groups;
   }
+}
+
+/** Comments go before macros are put in: one that a comment names may have several lines. */
+function withoutComments(command: string): string {
+  const lines = command.split("\n").filter((line) => !line.trim().startsWith("#"));
+  return lines.join(" ");
 }
 
 function isTable(value: unknown): value is Table {

@@ -11,7 +11,8 @@ startPort: 9100
 metricsMaxInMemory: 10
 sendLoadingState: true
 macros:
-  "server": "/opt/llama.cpp/llama-server --port \${PORT}"
+  "server": >
+    /opt/llama.cpp/llama-server-b1 --port \${PORT}
   "ctx": 8192
   "common": "--ctx-size \${ctx} -fa on"
   "dir": "\${env.MODELS}"
@@ -20,7 +21,7 @@ models:
   "writer":
     macros: { "ctx": 4096 }
     cmd: |
-      # the program
+      # \${server} is the program
       \${server}
       --model \${dir}/writer.gguf
       \${common} --alias "a b"
