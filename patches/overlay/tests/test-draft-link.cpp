@@ -1048,7 +1048,13 @@ static void test_listen(test_state & t) {
     t.equal(text, "mine", "listen: the file is left alone");
     unlink(path.c_str());
 
-    t.equal(listen(dir.dir), "the path exists and is not a socket", "listen: a folder");
+    {
+        // of a folder it takes a path that is its own
+        const std::string own = dir.path((std::to_string(getpid()) + ".sock").c_str());
+        server_draft_link link(test_info(), 0);
+        t.equal(link.listen(dir.dir), "", "listen: a folder");
+        t.check(test_peer(own).next_type() == "hello", "listen: a folder holds the server's own socket");
+    }
     t.equal(listen(""), "the path has 0 characters, a Unix socket allows 1 to 107", "listen: no path");
     t.equal(listen("/tmp/" + std::string(103, 'x')), "the path has 108 characters, a Unix socket allows 1 to 107", "listen: path too long");
     t.equal(listen(dir.path("none/s")), strerror(ENOENT), "listen: no such folder");

@@ -180,7 +180,7 @@ describe("formats", () => {
       report(pair("x/1", {}, { error: 'said "no", twice', ttft_ms: null })),
     ).split("\r\n");
     expect(head).toMatch(/^id,category,repeat,arm,/);
-    expect(first).toMatch(/^x\/1,x,0,on,true,,1,on,stop,engine,5,3,0,11,50,12,5,4,10,60$/);
+    expect(first).toMatch(/^x\/1,x,0,on,true,,,1,on,stop,engine,5,3,0,11,50,12,5,4,,,10,60$/);
     expect(second).toContain('"said ""no"", twice"');
     expect(second).toMatch(/,,10,110$/);
   });

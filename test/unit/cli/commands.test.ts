@@ -117,6 +117,6 @@ describe("npm start", () => {
         ),
       ),
     );
-    expect(bin).toEqual({ aded: "bin/aded.js" });
+    expect(bin).toEqual({ aded: "bin/aded.js", "aded-server": "bin/aded-server" });
   });
 });

@@ -10,6 +10,8 @@ export interface NoisyOptions {
   seed: number;
   /** Time per token with drafts on / off. */
   factor: number;
+  /** Share of requests that something else slows to 1.2 … 2.2 times their time. @default 0.04 */
+  disturbed?: number;
 }
 
 const MS_PER_TOKEN = 8;
@@ -20,12 +22,14 @@ const DISTURBED = 0.04;
 export class NoisyClient implements Chatter {
   readonly #random: Random;
   readonly #factor: number;
+  readonly #disturbed: number;
   /** log of the machine's present slowness. */
   #slowness = 0;
 
-  constructor({ seed, factor }: NoisyOptions) {
+  constructor({ seed, factor, disturbed = DISTURBED }: NoisyOptions) {
     this.#random = new Random(seed);
     this.#factor = factor;
+    this.#disturbed = disturbed;
   }
 
   chat(request: ChatRequest): Promise<ChatResult> {
@@ -34,7 +38,7 @@ export class NoisyClient implements Chatter {
     const cost = 0.9 + 0.3 * prompt.next();
     this.#slowness = 0.95 * this.#slowness + WANDER * this.#normal();
     let ms = (tokens - 1) * MS_PER_TOKEN * cost * Math.exp(this.#slowness + NOISE * this.#normal());
-    if (this.#random.next() < DISTURBED) ms *= 1.2 + this.#random.next();
+    if (this.#random.next() < this.#disturbed) ms *= 1.2 + this.#random.next();
     if (request.arm === "on") ms *= this.#factor;
     return Promise.resolve({
       text: request.text,
