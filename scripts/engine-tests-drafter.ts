@@ -5,7 +5,7 @@
  *   node --import tsx scripts/engine-tests-drafter.ts SOCKET
  */
 import type { Drafter } from "../src/drafter/draft.ts";
-import { AdedDrafter } from "../src/drafter/module.ts";
+import { AdedDrafter } from "../src/drafter/drafter.ts";
 import { DraftLinkClient, type LinkLog } from "../src/link/client.ts";
 import { LatencyRing } from "../src/link/latency.ts";
 

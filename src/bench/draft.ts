@@ -5,7 +5,6 @@
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import { AdedDrafter } from "../drafter/drafter.ts";
 import { DRAFT_SOURCES, type DrafterOptions } from "../drafter/options.ts";
-import { warmUp } from "../drafter/warm-up.ts";
 import {
   type MissingNode,
   type ReplayOptions,
@@ -17,6 +16,7 @@ import {
 import { peersFor } from "../simulator/rules/peers.ts";
 import { RuleDrafter } from "../simulator/rules/rule.ts";
 import type { Trace } from "../simulator/trace.ts";
+import { warmUp } from "../simulator/warm-up.ts";
 
 export interface DraftBenchOptions {
   /** Node budgets, ascending. */

@@ -208,7 +208,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     const workerData: WorkerInput = {
       socketPath,
       topK,
-      drafterModule: drafterModule ?? new URL("../drafter/module.ts", import.meta.url).href,
+      drafterModule: drafterModule ?? new URL("./drafter-module.ts", import.meta.url).href,
       drafterOptions: this.#corpora?.usable ? { ...drafter, floorBytes: this.#floorBound } : drafter,
       floor: this.#floorData(),
       draftLatency: this.#draftLatency.buffer,

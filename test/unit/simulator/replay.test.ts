@@ -3,7 +3,8 @@ import type { Drafter, SlotDraft, VerifiedStep } from "../../../src/drafter/draf
 import { AdedDrafter } from "../../../src/drafter/drafter.ts";
 import { fill, MissingNodes } from "../../../src/simulator/fill.ts";
 import { OffPath } from "../../../src/simulator/off-path.ts";
-import { replay, replayEngine, shuffled } from "../../../src/simulator/replay.ts";
+import { quantile, replay, replayEngine, shuffled } from "../../../src/simulator/replay.ts";
+import type { Trace } from "../../../src/simulator/trace.ts";
 import { textTrace } from "./support/traces.ts";
 
 /** Drafts the same tree at every step and keeps what it is told. */
@@ -32,9 +33,51 @@ class Fixed implements Drafter {
   }
 }
 
+/** A text in a cycle of 20 tokens: after one round everything is known. */
+function cycle(id: string, length: number): Trace {
+  const tokens = Array.from({ length }, (_, i) => i % 20);
+  return textTrace(id, [30, 31, 19], tokens, { k: 2, rows: tokens.map((token) => [token, 40]) });
+}
+
 const list = (array: ArrayLike<number>): number[] => Array.from(array);
 
 describe("replay", () => {
+  it("emits every token of the trace but the prompt's first once, in steps", () => {
+    const traces = [cycle("a", 100)];
+    const result = replay(new AdedDrafter(replayEngine(traces, 7), { fixedNodes: 7 }), traces);
+    expect(result.tokens).toBe(99);
+    expect(result.steps).toBeLessThan(99);
+    expect(result.tokensPerStep).toBeCloseTo(99 / result.steps);
+    expect(result.observeUs.length).toBe(result.steps + 1);
+  });
+
+  it("needs one step per token without drafts", () => {
+    const traces = [cycle("a", 50)];
+    const result = replay(new AdedDrafter(replayEngine(traces, 7), { fixedNodes: 0 }), traces);
+    expect(result).toMatchObject({ steps: 49, tokensPerStep: 1 });
+  });
+
+  it("keeps what was learnt from one trace to the next", () => {
+    const traces = [cycle("a", 60), cycle("b", 60)];
+    const info = replayEngine(traces, 7);
+    const both = replay(new AdedDrafter(info, { fixedNodes: 7 }), traces);
+    const first = replay(new AdedDrafter(info, { fixedNodes: 7 }), traces.slice(0, 1));
+    expect(both.steps - first.steps).toBeLessThan(first.steps);
+  });
+
+  it("gives the same figures again", () => {
+    const traces = [cycle("a", 80)];
+    const once = () => replay(new AdedDrafter(replayEngine(traces, 5), { fixedNodes: 5 }), traces).steps;
+    expect(once()).toBe(once());
+  });
+
+  it("has no tokens per step without steps, and no quantile without samples", () => {
+    const result = replay(new AdedDrafter(replayEngine([], 7)), []);
+    expect(result.tokensPerStep).toBeNaN();
+    expect(quantile(result.draftUs, 0.5)).toBeNaN();
+    expect(quantile(Float64Array.of(3, 1, 2), 0.5)).toBe(2);
+  });
+
   it("accepts the path that the text took and reports every verified node in levels", () => {
     const trace = textTrace("a", [1, 2], [10, 11, 12, 13], { k: 2 });
     // below the root: 12 (wrong), 11, 11 12 and 11 9

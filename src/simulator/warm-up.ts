@@ -2,11 +2,12 @@
  * Runs a throwaway drafter over made-up text, so that the JIT has compiled the hot paths before the first real step: cold, the first steps take
  * milliseconds each and would come too late for the engine.
  */
-import type { EngineInfo } from "./draft.ts";
-import { AdedDrafter } from "./drafter.ts";
-import type { DrafterOptions } from "./options.ts";
-import { Random } from "./random.ts";
-import { replay, type Trace } from "./replay.ts";
+import type { EngineInfo } from "../drafter/draft.ts";
+import { AdedDrafter } from "../drafter/drafter.ts";
+import type { DrafterOptions } from "../drafter/options.ts";
+import { Random } from "../drafter/random.ts";
+import { replay } from "./replay.ts";
+import type { Trace } from "./trace.ts";
 
 const WORDS = 60;
 
@@ -29,18 +30,19 @@ export function warmUp(info: EngineInfo, options: DrafterOptions = {}, steps = 3
 
 /** Text that is about half predictable from the token before. */
 function madeUpTrace(id: string, length: number, k: number, vocab: number, random: Random): Trace {
-  const tokens: number[] = [];
-  const ids: number[] = [];
-  const probs: number[] = [];
+  const tokens = new Int32Array(length);
+  const ids = new Int32Array(length * k);
+  const probs = new Float32Array(length * k);
   let token = random.below(vocab);
   for (let i = 0; i < length; i++) {
     const usual = (token * 7 + 3) % vocab;
     token = random.next() < 0.7 ? usual : random.below(vocab);
-    tokens.push(token);
+    tokens[i] = token;
     for (let j = 0; j < k; j++) {
-      ids.push((token + j * 11) % vocab);
-      probs.push(0.5 ** (j + 1));
+      ids[i * k + j] = (token + j * 11) % vocab;
+      probs[i * k + j] = 0.5 ** (j + 1);
     }
   }
-  return { id, category: "", prompt: [0, 1 % vocab, 2 % vocab], tokens, k, ids, probs };
+  const prompt = Int32Array.of(0, 1 % vocab, 2 % vocab);
+  return { id, category: "", temperature: 0, prompt, tokens, k, ids, probs };
 }

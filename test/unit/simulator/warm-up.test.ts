@@ -1,8 +1,9 @@
 import { describe, expect, it } from "@jest/globals";
 import { AdedDrafter } from "../../../src/drafter/drafter.ts";
-import { quantile, replay } from "../../../src/drafter/replay.ts";
-import { warmUp } from "../../../src/drafter/warm-up.ts";
-import { engineInfo } from "./fake-engine.ts";
+import { quantile, replay } from "../../../src/simulator/replay.ts";
+import { warmUp } from "../../../src/simulator/warm-up.ts";
+import { engineInfo } from "../drafter/fake-engine.ts";
+import { textTrace } from "./support/traces.ts";
 
 describe("warmUp", () => {
   it("runs for every kind of engine without throwing", () => {
@@ -24,7 +25,7 @@ describe("warmUp", () => {
     warmUp(info, {}, 100);
     const drafter = new AdedDrafter(info, { fixedNodes: 4 });
     expect(drafter.stats().matrix.rows).toBe(0);
-    const trace = { id: "", category: "", prompt: [1], tokens: [5, 6], k: 1, ids: [5, 6], probs: [1, 1] };
+    const trace = textTrace("", [1], [5, 6], { k: 1 });
     expect(replay(drafter, [trace]).tokens).toBe(1);
     expect(quantile(replay(drafter, []).draftUs, 0.5)).toBeNaN();
   });
