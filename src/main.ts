@@ -170,6 +170,9 @@ function fixedChanges(before: LoadedConfig, after: LoadedConfig): string[] {
   if (before.limits.keep_alive_seconds !== after.limits.keep_alive_seconds) {
     fixed.push("limits.keep_alive_seconds");
   }
+  if (before.swap.memory_reserve !== after.swap.memory_reserve) fixed.push("swap.memory_reserve");
+  if (before.swap.start_seconds !== after.swap.start_seconds)
+    fixed.push("swap.start_seconds (of models that were there)");
   return fixed;
 }
 
@@ -280,7 +283,11 @@ class Launcher {
     if (memory !== undefined) return this.#guard.claim(name, memory);
     if (offloads(args)) return;
     const read = await readShape(modelPath);
-    if (read !== undefined) this.#guard.claim(name, estimateNeed(read.shape, read.weights, args));
+    if (read !== undefined) return this.#guard.claim(name, estimateNeed(read.shape, read.weights, args));
+    this.#options.log.warn(
+      { model: name, file: modelPath },
+      "what this model needs can't be read from its file: loaded without the memory guard (the option memory tells it)",
+    );
   }
 }
 
@@ -375,13 +382,13 @@ async function checkPort(host: string, port: number): Promise<void> {
   }
 }
 
-export interface TemporaryServerOptions extends ServerOptions {
+export interface TemporaryServerOptions<T> extends ServerOptions {
   /** Called with the address while the server runs and all engines are ready. */
-  use: (url: string) => Promise<void>;
+  use: (url: string) => Promise<T>;
 }
 
 /** Runs a server of this config on any free port for as long as `use` takes. */
-export async function withServer(config: LoadedConfig, options: TemporaryServerOptions): Promise<void> {
+export async function withServer<T>(config: LoadedConfig, options: TemporaryServerOptions<T>): Promise<T> {
   const { signal, use } = options;
   // a measurement starts cold and leaves nothing behind
   const models = Object.fromEntries(
@@ -394,7 +401,7 @@ export async function withServer(config: LoadedConfig, options: TemporaryServerO
   const server = await startServer({ ...config, models, listen }, options);
   try {
     await Promise.race([server.ready, abortion(signal)]);
-    await use(server.url);
+    return await use(server.url);
   } finally {
     await server.close({ drainMs: 0, graceMs: 1000 });
   }

@@ -5,12 +5,12 @@
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { AdedError } from "../errors.ts";
+import { freePort } from "./proxy/free-port.ts";
 import { type Load, manyStreams, type Streams, smallRequests } from "./proxy/load.ts";
 import { median, quantiles } from "./statistics.ts";
 
@@ -269,13 +269,4 @@ http {
     await delay(50);
   }
   throw new AdedError("ADED_BENCH", `${program} did not start${failed ? `: ${failed.message}` : ""}`);
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address() as { port: number };
-  probe.close();
-  await once(probe, "close");
-  return port;
 }

@@ -9,7 +9,7 @@ import type { RatioReport } from "../bench/ratio.ts";
 import { AdedError } from "../errors.ts";
 import { choosePrompts } from "./bench-ab.ts";
 import { integer } from "./bench-support.ts";
-import { type TargetFlags, withTarget } from "./bench-target.ts";
+import { type TargetFlags, targetOptions, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { printJson, printLine } from "./report.ts";
 import { decimal } from "./values.ts";
@@ -29,12 +29,11 @@ interface AaFlags extends TargetFlags {
 const LEAST_COVERED = 0.9;
 
 export function aaCommand(): Command {
-  return new Command("aa")
-    .description(
+  return targetOptions(
+    new Command("aa").description(
       "test the instrument: identical arms must show no difference, an injected delay must be found",
-    )
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
+    ),
+  )
     .option("--prompts <files...>", "as for bench ab")
     .option("--limit <n>", "most prompts per file", integer("--limit", 1))
     .option("--runs <n>", "A/A runs", integer("--runs", 1), 20)
@@ -46,8 +45,6 @@ export function aaCommand(): Command {
       decimal("--delay", 0),
       0.05,
     )
-    .option("--model <name>", "model to ask for (default: the server's own)")
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
     .option("--json", "print the result as JSON")
     .action((flags: AaFlags) => benchAa(flags));
 }

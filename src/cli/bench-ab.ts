@@ -16,7 +16,7 @@ import { narrowEnough, planLooks } from "../bench/sequential.ts";
 import type { Progress } from "../engine/progress.ts";
 import { AdedError } from "../errors.ts";
 import { checkFolder, commandLine, integer, save } from "./bench-support.ts";
-import { type TargetFlags, withTarget } from "./bench-target.ts";
+import { type TargetFlags, targetOptions, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { decimal } from "./values.ts";
 
@@ -57,12 +57,10 @@ export interface AbFlags extends TargetFlags {
 }
 
 export function abCommand(): Command {
-  return new Command("ab")
-    .description("answer the same prompts in two arms (drafts on and off), and compare")
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
+  return targetOptions(
+    new Command("ab").description("answer the same prompts in two arms (drafts on and off), and compare"),
+  )
     .option("--against <url>", "the off-arm's server (default: the same)")
-    .option("--model <name>", "model to ask for (default: the server's own)")
     .option("--against-model <name>", "the off-arm's model (default: the same)")
     .option("--drafts <on,off>", "x-aded of the two arms: on,off; off,off for an A/A test; on,on", drafts, {
       on: "on",
@@ -102,7 +100,6 @@ export function abCommand(): Command {
     .option("--resume", "go on with the run that --json FILE holds")
     .option("--fail-below <r>", "exit status 1 unless the interval lies above r", decimal("--fail-below", 0))
     .option("--bound <exprs...>", "exit status 1 unless they hold: arms.on.ttft_ms.p95<=200", bounds)
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
     .option("--against-api-key <key>", "for --against (default: the same)")
     .option("--json [file]", "write the whole report as JSON; to stdout without a file")
     .option("--csv <file>", "write one line per request")

@@ -18,7 +18,7 @@ import { homePath } from "../home.ts";
 import type { Trace } from "../simulator/trace.ts";
 import { formatOffPath, formatText, readTraces } from "../simulator/trace-file.ts";
 import { checkFolder, commandLine, save } from "./bench-support.ts";
-import { type TargetFlags, withTarget } from "./bench-target.ts";
+import { type TargetFlags, targetOptions, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 import { atLeast, decimal } from "./values.ts";
@@ -50,31 +50,32 @@ const MOST_NODES = 63;
 const SMALL = { prompts: 16, minutes: 2 };
 
 export function draftCommand(): Command {
-  return new Command("draft")
-    .description(
-      "replay recorded texts: tokens per step of this drafter, its ablations and the rules of others",
-    )
-    .option("--trace <files...>", "traces: made by --record here or by aded serve --record")
-    .option("--nodes <list>", "most draft nodes per step, such as 7,15,63", nodeList, [3, 7, 15, 31, 63])
-    .option("--limit <n>", "most texts, spread evenly over each file", atLeast("--limit", 1))
-    .option("--top-k <k>", "successors that this drafter is told of each node", atLeast("--top-k", 1), 12)
-    .option("--seed <n>", "for the order of the texts and the intervals", atLeast("--seed", 0), 1)
-    .option("--no-peers", "without the rules of others")
-    .option("--no-ablations", "without the ablations")
-    .option("--record <file>", "record the texts of --prompts into that file first; goes on where it stopped")
-    .option("--prompts <files...>", "JSONL files, as for bench ab (default: a built-in list)")
-    .option("--max-tokens <n>", "longest recorded text, tokens", atLeast("--max-tokens", 2), 160)
-    .option("--temperature <t>", "of the recorded texts; 0: greedy", decimal("--temperature", 0), 0)
-    .option("--concurrency <n>", "texts recorded at once", atLeast("--concurrency", 1), 4)
-    .option(
-      "--complete <minutes>",
-      "ask the engine, for so long at most, about drafted nodes that the traces know nothing of",
-      decimal("--complete", 0),
-    )
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
-    .option("--model <name>", "model to ask for (default: the server's own)")
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
+  return targetOptions(
+    new Command("draft")
+      .description(
+        "replay recorded texts: tokens per step of this drafter, its ablations and the rules of others",
+      )
+      .option("--trace <files...>", "traces: made by --record here or by aded serve --record")
+      .option("--nodes <list>", "most draft nodes per step, such as 7,15,63", nodeList, [3, 7, 15, 31, 63])
+      .option("--limit <n>", "most texts, spread evenly over each file", atLeast("--limit", 1))
+      .option("--top-k <k>", "successors that this drafter is told of each node", atLeast("--top-k", 1), 12)
+      .option("--seed <n>", "for the order of the texts and the intervals", atLeast("--seed", 0), 1)
+      .option("--no-peers", "without the rules of others")
+      .option("--no-ablations", "without the ablations")
+      .option(
+        "--record <file>",
+        "record the texts of --prompts into that file first; goes on where it stopped",
+      )
+      .option("--prompts <files...>", "JSONL files, as for bench ab (default: a built-in list)")
+      .option("--max-tokens <n>", "longest recorded text, tokens", atLeast("--max-tokens", 2), 160)
+      .option("--temperature <t>", "of the recorded texts; 0: greedy", decimal("--temperature", 0), 0)
+      .option("--concurrency <n>", "texts recorded at once", atLeast("--concurrency", 1), 4)
+      .option(
+        "--complete <minutes>",
+        "ask the engine, for so long at most, about drafted nodes that the traces know nothing of",
+        decimal("--complete", 0),
+      ),
+  )
     .option("--json [file]", "write the report as JSON; to stdout without a file")
     .option("--md <file>", "write the tables as Markdown")
     .option("--svg <file>", "write the curves as SVG")

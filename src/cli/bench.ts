@@ -8,7 +8,7 @@ import { draftCommand } from "./bench-draft.ts";
 import { peersCommand } from "./bench-peers.ts";
 import { proxyCommand } from "./bench-proxy.ts";
 import { checkFolder, integer, save } from "./bench-support.ts";
-import { withTarget } from "./bench-target.ts";
+import { targetOptions, withTarget } from "./bench-target.ts";
 import { verifyCommand } from "./bench-verify.ts";
 import { interruptSignal } from "./interrupt.ts";
 
@@ -17,17 +17,15 @@ export function benchCommand(): Command {
   bench.addCommand(abCommand());
   bench.addCommand(compareCommand());
   bench.addCommand(aaCommand());
-  bench
-    .command("same-text")
-    .description("whether drafts change the text: every difference, and whether it is a near-tie")
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
+  targetOptions(
+    bench
+      .command("same-text")
+      .description("whether drafts change the text: every difference, and whether it is a near-tie"),
+  )
     .option("--prompts <files...>", "JSONL files, as for bench ab")
     .option("--limit <n>", "most prompts per file, spread evenly over it", integer("--limit", 1))
     .option("--max-tokens <n>", "longest answer, tokens", integer("--max-tokens", 1), 160)
     .option("--concurrency <n>", "requests of one arm at once", integer("--concurrency", 1), 1)
-    .option("--model <name>", "model to ask for (default: the server's own)")
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
     .option("--json [file]", "write the report as JSON; to stdout without a file")
     .action((flags: SameTextFlags) => benchSameText(flags));
   bench.addCommand(verifyCommand());

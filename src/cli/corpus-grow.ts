@@ -2,28 +2,22 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { Command, Option } from "commander";
-import { loadConfig } from "../config.ts";
 import { FORMATS } from "../corpus/formats.ts";
 import { type GrowReport, growCorpus } from "../corpus/grow.ts";
 import { GrowClient } from "../corpus/grow-client.ts";
 import { type GrowFormat, growPrompts } from "../corpus/grow-prompts.ts";
 import { readVocabulary } from "../corpus/vocabulary.ts";
 import { AdedError } from "../errors.ts";
-import { createLog } from "../log.ts";
-import { withServer } from "../main.ts";
+import { type TargetFlags, targetOptions, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
-import { createProgress } from "./progress.ts";
 import { printJson, printLine } from "./report.ts";
 import { atLeast, decimal } from "./values.ts";
 
-interface GrowFlags {
+interface GrowFlags extends TargetFlags {
   out: string;
   format: GrowFormat;
-  url?: string;
-  config?: string;
   model?: string;
   modelFile?: string;
-  apiKey?: string;
   maxTokens: number;
   repeat: number;
   temperature: number;
@@ -35,20 +29,18 @@ interface GrowFlags {
 }
 
 export function growCommand(): Command {
-  return new Command("grow")
-    .description("let the served model write its own corpus while it is idle; goes on where it stopped")
-    .argument("<files...>", "prompts (JSONL: MT-Bench, HumanEval, {prompt}), or texts to take prompts from")
-    .requiredOption("--out <file>", "the corpus file to make; FILE.grow beside it keeps what is unfinished")
-    .addOption(
-      new Option("--format <format>", "what the files hold")
-        .choices(["prompts", ...FORMATS])
-        .default("prompts"),
-    )
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
-    .option("--model <name>", "model to ask for (default: the server's own)")
+  return targetOptions(
+    new Command("grow")
+      .description("let the served model write its own corpus while it is idle; goes on where it stopped")
+      .argument("<files...>", "prompts (JSONL: MT-Bench, HumanEval, {prompt}), or texts to take prompts from")
+      .requiredOption("--out <file>", "the corpus file to make; FILE.grow beside it keeps what is unfinished")
+      .addOption(
+        new Option("--format <format>", "what the files hold")
+          .choices(["prompts", ...FORMATS])
+          .default("prompts"),
+      ),
+  )
     .option("--model-file <file>", "its GGUF file (default: what the server says)")
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
     .option("--max-tokens <n>", "longest answer, tokens", atLeast("--max-tokens", 1), 256)
     .option("--repeat <n>", "answers per prompt: one greedy, the others sampled", atLeast("--repeat", 1), 1)
     .option("--temperature <t>", "of the sampled answers", decimal("--temperature", 0), 0.8)
@@ -59,24 +51,29 @@ export function growCommand(): Command {
     .option("--json", "report as JSON")
     .action(async (files: string[], flags: GrowFlags) => {
       const prompts = await growPrompts(files, flags.format, interruptSignal);
-      const report = await withTarget(flags, async (client) => {
-        const modelPath = await modelFile(client, flags);
-        return growCorpus(client, {
-          prompts,
-          source: files.join(", "),
-          out: flags.out,
-          vocabulary: await readVocabulary(modelPath, interruptSignal),
-          model: path.basename(modelPath),
-          maxTokens: flags.maxTokens,
-          repeat: flags.repeat,
-          temperature: flags.temperature,
-          topK: flags.topK,
-          budgetTokens: flags.tokens,
-          budgetMs: flags.minutes === undefined ? undefined : flags.minutes * 60_000,
-          onlyIdle: !flags.always,
-          signal: interruptSignal,
-          progress: createProgress(),
-        });
+      const report = await withTarget(flags, async (url, apiKey, progress) => {
+        const client = new GrowClient(url, { model: flags.model, apiKey });
+        try {
+          const modelPath = await modelFile(client, flags);
+          return await growCorpus(client, {
+            prompts,
+            source: files.join(", "),
+            out: flags.out,
+            vocabulary: await readVocabulary(modelPath, interruptSignal),
+            model: path.basename(modelPath),
+            maxTokens: flags.maxTokens,
+            repeat: flags.repeat,
+            temperature: flags.temperature,
+            topK: flags.topK,
+            budgetTokens: flags.tokens,
+            budgetMs: flags.minutes === undefined ? undefined : flags.minutes * 60_000,
+            onlyIdle: !flags.always,
+            signal: interruptSignal,
+            progress,
+          });
+        } finally {
+          await client.close();
+        }
       });
       if (flags.json) printJson(report);
       else printGrowth(report);
@@ -97,35 +94,4 @@ async function modelFile(client: GrowClient, { modelFile }: GrowFlags): Promise<
   throw new AdedError("ADED_CORPUS", `the server's model file ${file ?? ""} is not on this machine`, {
     hint: "name a GGUF file of the same model with --model-file: its vocabulary is needed",
   });
-}
-
-/** The server that --url names, or the config's own, started for the time of `use`. */
-async function withTarget(
-  flags: GrowFlags,
-  use: (client: GrowClient) => Promise<GrowReport>,
-): Promise<GrowReport> {
-  const { model } = flags;
-  const asking = async (client: GrowClient): Promise<GrowReport> => {
-    try {
-      return await use(client);
-    } finally {
-      await client.close();
-    }
-  };
-  if (flags.url !== undefined) {
-    return asking(new GrowClient(flags.url, { model, apiKey: flags.apiKey ?? process.env.ADED_API_KEY }));
-  }
-  let report: GrowReport | undefined;
-  await withServer(
-    { ...loadConfig(flags.config), api_keys: [] },
-    {
-      log: createLog(process.env.ADED_LOG_LEVEL ?? "warn"),
-      progress: createProgress(),
-      signal: interruptSignal,
-      use: async (url) => {
-        report = await asking(new GrowClient(url, { model }));
-      },
-    },
-  );
-  return report as GrowReport;
 }

@@ -20,7 +20,7 @@ import { Journal, jsonLines, readJsonLines } from "../eval/journal.ts";
 import { evalReport, speedLine } from "../eval/report.ts";
 import { Sandbox } from "../eval/sandbox.ts";
 import { commandLine, integer, save } from "./bench-support.ts";
-import { type TargetFlags, withTarget } from "./bench-target.ts";
+import { type TargetFlags, targetOptions, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { printJson, printLine } from "./report.ts";
 import { decimal } from "./values.ts";
@@ -43,15 +43,13 @@ interface CodeFlags extends TargetFlags {
 }
 
 export function humanEvalCommand(): Command {
-  return new Command("humaneval")
-    .description("complete HumanEval's functions, with drafts and without, and check them")
-    .requiredOption("--tasks <file>", "HumanEval.jsonl")
-    .option("--out <folder>", "where samples, results and journal go", "humaneval")
-    .option("--limit <n>", "that many tasks, spread evenly", integer("--limit", 1))
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
-    .option("--model <name>", "model to ask for (default: the server's own)")
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
+  return targetOptions(
+    new Command("humaneval")
+      .description("complete HumanEval's functions, with drafts and without, and check them")
+      .requiredOption("--tasks <file>", "HumanEval.jsonl")
+      .option("--out <folder>", "where samples, results and journal go", "humaneval")
+      .option("--limit <n>", "that many tasks, spread evenly", integer("--limit", 1)),
+  )
     .option("--max-tokens <n>", "longest answer, tokens", integer("--max-tokens", 1), 512)
     .option("--temperature <t>", "0: greedy; more for several samples", decimal("--temperature", 0), 0)
     .option("--top-p <p>", "nucleus sampling", decimal("--top-p", 0))

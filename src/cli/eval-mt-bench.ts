@@ -27,7 +27,7 @@ import {
 } from "../eval/mt-bench.ts";
 import { evalReport, speedLine } from "../eval/report.ts";
 import { commandLine, integer, save } from "./bench-support.ts";
-import { type TargetFlags, withTarget } from "./bench-target.ts";
+import { type TargetFlags, targetOptions, withTarget } from "./bench-target.ts";
 import { interruptSignal } from "./interrupt.ts";
 import { printJson, printLine } from "./report.ts";
 import { decimal } from "./values.ts";
@@ -50,16 +50,14 @@ interface MtFlags extends TargetFlags {
 }
 
 export function mtBenchCommand(): Command {
-  return new Command("mt-bench")
-    .description("answer MT-Bench's questions, two turns each, with drafts and without")
-    .requiredOption("--questions <file>", "FastChat's question.jsonl")
-    .option("--out <folder>", "where answers, journal and judgments go", "mt-bench")
-    .option("--limit <n>", "that many questions, spread evenly", integer("--limit", 1))
-    .option("--url <url>", "a running server; without it, the one of the config is started and stopped again")
-    .option("--config <file>", "the config of the server to start (default: as aded serve)")
-    .option("--model <name>", "model to ask for (default: the server's own)")
+  return targetOptions(
+    new Command("mt-bench")
+      .description("answer MT-Bench's questions, two turns each, with drafts and without")
+      .requiredOption("--questions <file>", "FastChat's question.jsonl")
+      .option("--out <folder>", "where answers, journal and judgments go", "mt-bench")
+      .option("--limit <n>", "that many questions, spread evenly", integer("--limit", 1)),
+  )
     .option("--model-id <id>", "name in the answer files (default: the model's)")
-    .option("--api-key <key>", "sent as a bearer token (default: $ADED_API_KEY)")
     .option("--max-tokens <n>", "longest answer of a turn, tokens", integer("--max-tokens", 1), 1024)
     .option(
       "--temperature <t>",

@@ -270,8 +270,7 @@ class Growth {
         await delay(POLL_MS, undefined, { signal: done });
         if (((await this.#client.running(done)) ?? 1) > 1) return onBusy();
       } catch {
-        // aborted, or a server that is gone: the generation itself tells
-        return;
+        // aborted, or an answer that failed: asked again, and if the server is gone the generation itself tells
       }
     }
   }

@@ -4,6 +4,7 @@
  */
 import { readdirSync, rmSync, watch } from "node:fs";
 import path from "node:path";
+import { isAlive } from "../engine/run-folder.ts";
 import { DraftingHost, type DraftingHostOptions } from "../link/host.ts";
 import type { Log } from "../log.ts";
 import type { DraftConfig } from "../options.ts";
@@ -88,15 +89,6 @@ function listSockets(folder: string): string[] {
     rmSync(path.join(folder, name), { force: true });
     return false;
   });
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
-  }
 }
 
 function draftingOptions(drafts: DraftConfig): Pick<DraftingHostOptions, "topK" | "drafter"> {

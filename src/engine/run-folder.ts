@@ -59,7 +59,8 @@ function removeStale(parent: string): void {
   }
 }
 
-function isAlive(pid: number): boolean {
+/** Whether there is a process of that id, whoever it belongs to. */
+export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0);
     return true;

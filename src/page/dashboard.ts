@@ -432,7 +432,9 @@ async function tryIt(): Promise<void> {
         if (steps <= MOST_STEPS) trees.append(treeOf(step));
         tryNote.textContent = `${tokens} tokens in ${steps} steps: ${(tokens / steps).toFixed(2)} tokens per step`;
       }
-    }).catch(() => {});
+    }).catch((error: unknown) => {
+      if (!abort.signal.aborted) tryNote.textContent = `The steps can't be shown: ${String(error)}`;
+    });
     const response = await openEvents("/v1/chat/completions", {
       method: "POST",
       headers: {

@@ -3,11 +3,11 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { request as httpsRequest } from "node:https";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "@jest/globals";
+import { freePort } from "../../src/bench/proxy/free-port.ts";
 import { ensureEngine } from "../../src/engine/build.ts";
 import { defaultModelName, ensureModel } from "../../src/engine/models.ts";
 import { homePath, projectPath } from "../../src/home.ts";
@@ -58,15 +58,6 @@ afterEach(() => {
   running = [];
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address() as { port: number };
-  probe.close();
-  await once(probe, "close");
-  return port;
-}
 
 async function start(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<Server> {
   const port = await freePort();
