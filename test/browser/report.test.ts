@@ -9,22 +9,9 @@ import { type AbOptions, runAb } from "../../src/bench/ab.ts";
 import { formatHtml } from "../../src/bench/ab-html.ts";
 import { reportAb } from "../../src/bench/ab-report.ts";
 import { readDraftFigures } from "../../src/bench/draft-figures.ts";
-import type { BenchEnvironment } from "../../src/bench/environment.ts";
 import { NoisyClient } from "../unit/bench/support/noisy-client.ts";
+import { ENVIRONMENT } from "../unit/bench/support/reports.ts";
 import { launch, overflows, seriousFindings, watchedPage } from "./support/chromium.ts";
-
-const ENVIRONMENT: BenchEnvironment = {
-  date: "2025-01-01T00:00:00.000Z",
-  command: "aded bench ab --html report.html",
-  url: "http://127.0.0.1:1",
-  cpu: "a CPU",
-  cores: 2,
-  memory_gib: 8,
-  os: "linux",
-  node: "v20",
-  engine: { build: "b1", model: "toy", quantisation: "Q4_0", slots: 1, context: 100 },
-  aded_status: null,
-};
 
 let browser: Browser;
 let folder: string;

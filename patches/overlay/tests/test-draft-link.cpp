@@ -905,6 +905,11 @@ static void test_measures_file(test_state & t) {
     a.exact_n  = { 2, 3, 6 };
     a.noise    = 0.125f;
     t.check(a.exact_max() == 3 && server_draft_measures().exact_max() == 1, "measures: exact up to the first that is not");
+    t.check(!a.exact_up_to(6) && !server_draft_measures().exact_up_to(2) && server_draft_measures().exact_up_to(1), "measures: what was not tested is not exact");
+    server_draft_measures all;
+    all.tested_n = { 2, 3, 4, 6 };
+    all.exact_n  = { 2, 3, 4, 6 };
+    t.check(all.exact_up_to(6) && all.exact_up_to(7) && !all.exact_up_to(8), "measures: exact up to what was tested");
 
     server_draft_measures b;
     t.check(!server_draft_measures_load(file, "x", b), "measures: no file");

@@ -5,29 +5,7 @@ import { type AbReport, reportAb } from "../../../src/bench/ab-report.ts";
 import type { AbSample } from "../../../src/bench/ab-sample.ts";
 import type { BenchEnvironment } from "../../../src/bench/environment.ts";
 import { AdedError } from "../../../src/errors.ts";
-
-const ENVIRONMENT: BenchEnvironment = {
-  date: "2025-01-01T00:00:00.000Z",
-  command: "aded bench ab",
-  url: "http://127.0.0.1:1",
-  cpu: "a CPU",
-  cores: 2,
-  memory_gib: 8,
-  os: "linux",
-  node: "v20",
-  engine: { build: "b1", model: "toy", quantisation: null, slots: 1, context: 100 },
-  aded_status: null,
-};
-
-const OPTIONS: AbOptions = {
-  prompts: [],
-  maxTokens: 8,
-  repeat: 1,
-  concurrency: 1,
-  seed: 1,
-  temperature: 0,
-  warmup: 0,
-};
+import { ENVIRONMENT, OPTIONS } from "./support/reports.ts";
 
 function sample(id: string, arm: "on" | "off", change: Partial<AbSample> = {}): AbSample {
   return {

@@ -2,18 +2,11 @@ import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import { type AbOptions, runAb } from "../../../src/bench/ab.ts";
 import { ChatClient } from "../../../src/bench/chat-client.ts";
 import { FakeServer, timings } from "./support/fake-server.ts";
+import { OPTIONS as ONCE } from "./support/reports.ts";
 
 const PROMPTS = ["a", "b", "c", "d"].map((text) => ({ id: text, category: "x", text }));
 
-const OPTIONS: AbOptions = {
-  prompts: PROMPTS,
-  maxTokens: 8,
-  repeat: 1,
-  concurrency: 1,
-  seed: 1,
-  temperature: 0,
-  warmup: 0,
-};
+const OPTIONS: AbOptions = { ...ONCE, prompts: PROMPTS };
 
 describe("runAb", () => {
   let server: FakeServer;

@@ -19,29 +19,10 @@ import { hashPrompts } from "../../../src/bench/prompts.ts";
 import { planLooks } from "../../../src/bench/sequential.ts";
 import { FakeServer, timings } from "./support/fake-server.ts";
 import { NoisyClient } from "./support/noisy-client.ts";
+import { ENVIRONMENT, OPTIONS as ONCE } from "./support/reports.ts";
 
 const PROMPTS = "abcdefgh".split("").map((text, i) => ({ id: text, category: i < 4 ? "x" : "y", text }));
-const OPTIONS: AbOptions = {
-  prompts: PROMPTS,
-  maxTokens: 8,
-  repeat: 1,
-  concurrency: 1,
-  seed: 1,
-  temperature: 0,
-  warmup: 0,
-};
-const ENVIRONMENT: BenchEnvironment = {
-  date: "2025-01-01T00:00:00.000Z",
-  command: "aded bench ab",
-  url: "http://127.0.0.1:1",
-  cpu: "a CPU",
-  cores: 2,
-  memory_gib: 8,
-  os: "linux",
-  node: "v20",
-  engine: { build: "b1", model: "toy", quantisation: null, slots: 1, context: 100 },
-  aded_status: null,
-};
+const OPTIONS: AbOptions = { ...ONCE, prompts: PROMPTS };
 
 describe("arms", () => {
   const servers: FakeServer[] = [];

@@ -92,15 +92,18 @@
 
     // batches whose results are not those of single tokens: keep to the widths that are exact, or, where none is, do not trust close logits
     void draft_init_exact(const server_draft_measures & measures, server_draft_info & info) {
-        const bool all_exact = measures.exact_n.size() == measures.tested_n.size();
+        // note: what there was no time to test is exact if the kernels are made for that and what was tested is exact
+        const bool by_kernels = params_base.batch_invariant != 0 && !llama_supports_gpu_offload() && !measures.tested_n.empty();
+        const bool all_exact  = by_kernels ? measures.exact_n.size() == measures.tested_n.size() : measures.exact_up_to(std::min(64, tree_n_max + 1));
 
         if (params_base.draft_width > 0) {
             info.max_nodes = std::min(info.max_nodes, params_base.draft_width - 1);
         } else if (params_base.draft_near_tie >= 0.0f) {
             draft_margin = params_base.draft_near_tie;
-        } else if (!all_exact && measures.exact_max() >= DRAFT_WIDTH_MIN) {
+        } else if (!all_exact && (measures.exact_max() >= DRAFT_WIDTH_MIN || measures.tested_n.empty())) {
+            // note: of a batch of one token, which is all that is left where nothing could be tested, no draft is part
             draft_width_max = measures.exact_max();
-            info.max_nodes  = std::min(info.max_nodes, draft_width_max - 1);
+            info.max_nodes  = std::clamp(draft_width_max - 1, 1, info.max_nodes);
         } else if (!all_exact) {
             draft_noise  = measures.noise;
             draft_margin = DRAFT_MARGIN_NOISE*draft_noise;

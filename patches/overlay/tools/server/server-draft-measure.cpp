@@ -33,6 +33,14 @@ static constexpr int32_t N_ROUNDS = 24;
 static constexpr size_t  N_KEEP    = 32;
 static constexpr int64_t MAX_BYTES = 1 << 20;
 
+bool server_draft_measures::exact_up_to(int32_t n) const {
+    int32_t n_last = 1;
+    for (const int32_t size : SIZES) {
+        n_last = size <= n ? size : n_last;
+    }
+    return n_last == 1 || (!tested_n.empty() && tested_n.back() >= n_last && exact_n.size() == tested_n.size());
+}
+
 int32_t server_draft_measures::exact_max() const {
     int32_t res = 1;
     for (const int32_t n : tested_n) {
@@ -130,8 +138,13 @@ static void measure_cost(llama_context * ctx, llama_batch & batch, const std::ve
 
 // the logits of batches of n tokens beside those of one-by-one decoding, after the same short context
 static void measure_exact(llama_context * ctx, llama_batch & batch, const std::vector<llama_token> & tokens, int32_t n_max, server_draft_measures & res) {
-    static constexpr int32_t N_CONTEXT = 24;
-    static constexpr int32_t N_TOP     = 16;
+    static constexpr int32_t N_TOP = 16;
+
+    // note: where the context is short, both are
+    const int32_t n_ctx     = llama_n_ctx_seq(ctx);
+    const int32_t n_context = std::min(24, n_ctx/2);
+
+    n_max = std::min(n_max, n_ctx - n_context);
 
     const int64_t t_start = ggml_time_us();
     auto * mem = llama_get_memory(ctx);
@@ -141,22 +154,22 @@ static void measure_exact(llama_context * ctx, llama_batch & batch, const std::v
     const auto context = [&]() {
         llama_memory_clear(mem, true);
         const int32_t n_batch = llama_n_batch(ctx);
-        for (int32_t i = 0; i < N_CONTEXT; i += n_batch) {
-            if (!decode(ctx, batch, tokens, i, std::min(n_batch, N_CONTEXT - i), false)) {
+        for (int32_t i = 0; i < n_context; i += n_batch) {
+            if (!decode(ctx, batch, tokens, i, std::min(n_batch, n_context - i), false)) {
                 return false;
             }
         }
         return true;
     };
 
-    if (n_max < 2 || (int32_t) llama_n_ctx_seq(ctx) < N_CONTEXT + n_max || !context()) {
+    if (n_max < 2 || !context()) {
         return;
     }
 
     // one by one, for half of the time
     std::vector<std::vector<float>> single;
     while ((int32_t) single.size() < n_max && (single.size() < 4 || ggml_time_us() - t_start < EXACT_US/2)) {
-        if (!decode(ctx, batch, tokens, N_CONTEXT + single.size(), 1)) {
+        if (!decode(ctx, batch, tokens, n_context + single.size(), 1)) {
             return;
         }
         const float * logits = llama_get_logits_ith(ctx, 0);
@@ -173,7 +186,7 @@ static void measure_exact(llama_context * ctx, llama_batch & batch, const std::v
         if (n > (int32_t) single.size() || (n > 4 && ggml_time_us() - t_start > EXACT_US)) {
             break;
         }
-        if (!context() || !decode(ctx, batch, tokens, N_CONTEXT, n)) {
+        if (!context() || !decode(ctx, batch, tokens, n_context, n)) {
             break;
         }
         bool exact = true;

@@ -20,6 +20,9 @@ struct server_draft_measures {
     // standard deviation of the noise that a batch puts on the difference of two of the largest logits; 0 if all are exact
     float noise = 0.0f;
 
+    // whether all batches of up to n tokens were tested and are exact
+    bool exact_up_to(int32_t n) const;
+
     // the largest number of tokens up to which everything tested is exact, at least 1
     int32_t exact_max() const;
 };
