@@ -10,6 +10,7 @@ const VERSION = "3.5.7";
 
 /** Path of a Python that has pyspark; installed first if need be. */
 export async function ensureSpark(): Promise<string> {
+  await requireJava();
   const folder = homePath(`spark-${VERSION}`);
   const python = path.join(folder, "bin", "python");
   const release = await acquireLock(`${folder}.lock`);
@@ -36,6 +37,15 @@ export async function ensureSpark(): Promise<string> {
   } finally {
     await release();
   }
+}
+
+/** @throws Error that says what to install */
+async function requireJava(): Promise<void> {
+  const found = await run("java", ["-version"]).catch(() => undefined);
+  const version = Number(/version "(\d+)/.exec(found?.stderr ?? "")?.[1]);
+  if (version >= 17) return;
+  const what = Number.isNaN(version) ? "which is not installed" : `and this is ${version}`;
+  throw new Error(`Spark needs Java 17 or newer, ${what}: apt-get install default-jre-headless`);
 }
 
 /** Runs count.py in local mode. @throws Error with what it printed when it fails */
