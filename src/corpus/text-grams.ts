@@ -3,7 +3,7 @@ import type { GramCounter } from "./gram-counter.ts";
 import type { TextTokenizer } from "./tokenizer.ts";
 
 /** Characters given to the tokenizer at a time: some tokenizers get slower with the length of the text. */
-const PIECE_CHARS = 16_384;
+export const PIECE_CHARS = 16_384;
 /** How many pieces long one may get to end between words. */
 const AHEAD_PIECES = 64;
 
