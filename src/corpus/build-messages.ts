@@ -15,6 +15,8 @@ export interface CountInput {
   worker: number;
   /** log2 of the slots of its table. */
   slotsLog2: number;
+  /** One int32 that all workers look at: not 0 when what is left need not be counted. */
+  stop: SharedArrayBuffer;
 }
 
 /** Records of one input, back to back. */
@@ -33,6 +35,11 @@ export interface CountBatch {
 
 export interface Finish {
   type: "finish";
+}
+
+/** After it was written into the shared `stop`: end. */
+export interface Stop {
+  type: "stop";
 }
 
 export interface RecordProblem {
@@ -72,5 +79,5 @@ export interface CountFailed {
   hint?: string;
 }
 
-export type ToWorker = CountBatch | Finish;
+export type ToWorker = CountBatch | Finish | Stop;
 export type FromWorker = BatchDone | PartDone | Finished | CountFailed | { type: "ready" };

@@ -16,6 +16,8 @@ const port = parentPort;
 const input = workerData as CountInput;
 const post = (message: FromWorker): void => port.postMessage(message);
 
+const stop = new Int32Array(input.stop);
+const isStopped = (): boolean => Atomics.load(stop, 0) !== 0;
 const decoder = new TextDecoder();
 const counter = new GramCounter(input.slotsLog2);
 let parts = 0;
@@ -29,7 +31,7 @@ try {
     const rows = await writer.write(counter, file);
     post({ type: "part", file, rows });
   };
-  const grams = new TextGrams(tokenizer, counter, flush);
+  const grams = new TextGrams(tokenizer, counter, { whenFull: flush, isStopped });
 
   const count = async (batch: CountBatch): Promise<BatchDone> => {
     const done: BatchDone = {
@@ -42,7 +44,7 @@ try {
     };
     const before = grams.tokens;
     let from = 0;
-    for (let i = 0; i < batch.ends.length; i++) {
+    for (let i = 0; i < batch.ends.length && !isStopped(); i++) {
       const text = decoder.decode(batch.bytes.subarray(from, batch.ends[i]));
       from = batch.ends[i];
       let turns: Turn[] | undefined;
@@ -77,27 +79,36 @@ try {
     for (const { text } of turns) await grams.add(text, false);
   };
 
+  const end = async (): Promise<void> => {
+    await writer.close();
+    await tokenizer.dispose();
+    port.close();
+  };
+
   // one message after the other: a flush is awaited in between
   let work = Promise.resolve();
+  let failed = false;
   port.on("message", (message: ToWorker) => {
     work = work
       .then(async () => {
+        if (message.type === "stop") return end();
+        if (failed || isStopped()) return;
         if (message.type === "batch") return post(await count(message));
         await flush();
-        await writer.close();
-        await tokenizer.dispose();
         post({ type: "finished", grams: grams.grams, checksum: counter.checksum });
-        port.close();
       })
-      .catch(fail);
+      .catch((error: unknown) => {
+        failed = true;
+        fail(error);
+      });
   });
   post({ type: "ready" });
 } catch (error) {
   fail(error);
+  port.close();
 }
 
 function fail(error: unknown): void {
   const known = error instanceof AdedError ? { code: error.code, hint: error.hint } : {};
   post({ type: "failed", message: messageOf(error), ...known });
-  port.close();
 }

@@ -1,14 +1,17 @@
 /** The counting workers of a build: hands out batches, at most a few per worker at a time, and collects what comes back. */
+import { setTimeout as delay } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { AdedError, type ErrorCode } from "../errors.ts";
 import type { BatchDone, CountBatch, CountInput, FromWorker, PartDone, ToWorker } from "./build-messages.ts";
 
 /** Batches that a worker may have waiting: enough to keep it busy, few enough to bound the memory. */
 const MOST_WAITING = 3;
+/** How long an orderly end of the workers may take, ms: a piece of text is done in a few. */
+const STOP_GRACE_MS = 1000;
 
 export interface CountWorkersOptions {
   count: number;
-  input: Omit<CountInput, "worker">;
+  input: Omit<CountInput, "worker" | "stop">;
   onDone(done: BatchDone): void;
   onPart(part: PartDone): void;
 }
@@ -17,10 +20,12 @@ interface Member {
   worker: Worker;
   waiting: number;
   finished: boolean;
+  exited: Promise<unknown>;
 }
 
 export class CountWorkers {
   readonly #members: Member[] = [];
+  readonly #stop = new Int32Array(new SharedArrayBuffer(4));
   readonly #options: CountWorkersOptions;
   #grams = 0;
   #checksum = 0;
@@ -31,13 +36,14 @@ export class CountWorkers {
   constructor(options: CountWorkersOptions) {
     this.#options = options;
     for (let i = 0; i < options.count; i++) {
-      const workerData: CountInput = { ...options.input, worker: i };
+      const workerData: CountInput = { ...options.input, worker: i, stop: this.#stop.buffer };
       const worker = new Worker(new URL("./build-worker-boot.mjs", import.meta.url), {
         name: `aded-count-${i}`,
         execArgv: [],
         workerData,
       });
-      const member: Member = { worker, waiting: 0, finished: false };
+      const exited = new Promise((resolve) => worker.once("exit", resolve));
+      const member: Member = { worker, waiting: 0, finished: false, exited };
       this.#members.push(member);
       worker.on("message", (message: FromWorker) => this.#onMessage(member, message));
       worker.on("error", (error: unknown) => this.#fail(error));
@@ -73,10 +79,20 @@ export class CountWorkers {
     return { grams: this.#grams, checksum: this.#checksum };
   }
 
-  /** Ends the workers, whatever they do. */
+  /**
+   * Ends the workers, in order: one that is ended by force while its tokenizer is being loaded or freed takes the process with it. One
+   * that is still loading ends by itself later.
+   */
   async stop(): Promise<void> {
-    for (const member of this.#members) member.finished = true;
-    await Promise.all(this.#members.map(({ worker }) => worker.terminate()));
+    Atomics.store(this.#stop, 0, 1);
+    for (const member of this.#members) {
+      member.finished = true;
+      member.worker.postMessage({ type: "stop" } satisfies ToWorker);
+    }
+    const ended = Promise.all(this.#members.map(({ exited }) => exited));
+    const grace = new AbortController();
+    await Promise.race([ended, delay(STOP_GRACE_MS, undefined, { signal: grace.signal }).catch(() => {})]);
+    grace.abort();
   }
 
   #onMessage(member: Member, message: FromWorker): void {

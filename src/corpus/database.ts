@@ -113,7 +113,11 @@ export function databaseError(
   if (error instanceof AdedError) return error;
   const text = messageOf(error);
   const { spill, memory = 0 } = options;
-  if (/no space left|ENOSPC|max_temp_directory_size|disk (is )?full/i.test(text)) {
+  if (
+    /no space left|file too large|quota exceeded|ENOSPC|EDQUOT|EFBIG|max_temp_directory_size|disk (is )?full/i.test(
+      text,
+    )
+  ) {
     const where = spill === undefined ? "" : ` (it spills to ${path.dirname(spill)})`;
     return new AdedError("ADED_CORPUS", `${what}: the disk is full${where}`, {
       hint: "free some space, or name a folder on a larger disk with --temp",

@@ -3,6 +3,7 @@ import path from "node:path";
 import { acquireLock } from "../engine/lock.ts";
 import { silentProgress, type WorkOptions } from "../engine/progress.ts";
 import { makeWorkFolder } from "./corpus-file.ts";
+import { databaseError } from "./database.ts";
 
 export interface MakeOptions extends WorkOptions {
   /** Bound on DuckDB's memory, bytes. @default 512 MiB */
@@ -19,7 +20,13 @@ export interface MadeCorpus {
 
 export const DEFAULT_MEMORY = 512 * 2 ** 20;
 
-/** @param make makes the file at its first argument, with a work folder on the same file system as its second */
+/** The file system's codes for: full, over the user's quota, larger than files may be. */
+const NO_ROOM = ["ENOSPC", "EDQUOT", "EFBIG"];
+
+/**
+ * @param make makes the file at its first argument, with a work folder on the same file system as its second
+ * @throws AdedError ADED_CORPUS, also when there is no room for what is written beside the file; what `make` throws
+ */
 export async function makeCorpus<T>(
   out: string,
   options: WorkOptions,
@@ -27,18 +34,23 @@ export async function makeCorpus<T>(
 ): Promise<T> {
   const { signal, progress = silentProgress } = options;
   const target = path.resolve(out);
-  const release = await acquireLock(`${target}.lock`, {
-    signal,
-    onWait: (pid) => progress.line(`waiting for process ${pid}, which is making ${out}`),
-  });
   try {
-    const work = await makeWorkFolder(target);
+    const release = await acquireLock(`${target}.lock`, {
+      signal,
+      onWait: (pid) => progress.line(`waiting for process ${pid}, which is making ${out}`),
+    });
     try {
-      return await make(target, work.path);
+      const work = await makeWorkFolder(target);
+      try {
+        return await make(target, work.path);
+      } finally {
+        await work.remove();
+      }
     } finally {
-      await work.remove();
+      await release();
     }
-  } finally {
-    await release();
+  } catch (error) {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    throw NO_ROOM.includes(code) ? databaseError(error, `can't write ${out}`) : error;
   }
 }

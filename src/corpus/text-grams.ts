@@ -7,29 +7,36 @@ export const PIECE_CHARS = 16_384;
 /** How many pieces long one may get to end between words. */
 const AHEAD_PIECES = 64;
 
+export interface TextGramsOptions {
+  /** Has to empty the counter. */
+  whenFull(): Promise<void>;
+  /** True: the rest of a text need not be counted. @default never */
+  isStopped?(): boolean;
+}
+
 export class TextGrams {
   readonly #tokenizer: TextTokenizer;
   readonly #counter: GramCounter;
-  readonly #whenFull: () => Promise<void>;
+  readonly #options: TextGramsOptions;
   /** Tokens counted so far. */
   tokens = 0;
   /** 3-grams counted so far. */
   grams = 0;
 
-  /** @param whenFull has to empty the counter */
-  constructor(tokenizer: TextTokenizer, counter: GramCounter, whenFull: () => Promise<void>) {
+  constructor(tokenizer: TextTokenizer, counter: GramCounter, options: TextGramsOptions) {
     this.#tokenizer = tokenizer;
     this.#counter = counter;
-    this.#whenFull = whenFull;
+    this.#options = options;
   }
 
   /** Counts one text. @param special as for `TextTokenizer.tokenize` */
   async add(text: string, special: boolean): Promise<void> {
     const counter = this.#counter;
+    const { isStopped, whenFull } = this.#options;
     let a = -1;
     let b = -1;
     let from = 0;
-    while (from < text.length) {
+    while (from < text.length && !isStopped?.()) {
       const end = pieceEnd(text, from, PIECE_CHARS);
       const ids = this.#tokenizer.tokenize(text.slice(from, end), special, from > 0);
       for (let i = 0; i < ids.length; i++) {
@@ -40,7 +47,7 @@ export class TextGrams {
         }
         a = b;
         b = c;
-        if (counter.full) await this.#whenFull();
+        if (counter.full) await whenFull();
       }
       this.tokens += ids.length;
       from = end;

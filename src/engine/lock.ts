@@ -21,8 +21,8 @@ export async function acquireLock(file: string, options: LockOptions = {}): Prom
   await mkdir(path.dirname(file), { recursive: true });
   const own = ownerLine(process.pid);
   const draft = `${file}.${process.pid}.${randomBytes(4).toString("hex")}`;
-  await writeFile(draft, own);
   try {
+    await writeFile(draft, own);
     let waiting = false;
     for (;;) {
       options.signal?.throwIfAborted();

@@ -9,15 +9,17 @@ import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import type { BuildReport } from "../../src/corpus/build.ts";
 import { readChatMarkers, renderTurns } from "../../src/corpus/chat-markers.ts";
-import { readCorpusFile } from "../../src/corpus/corpus-file.ts";
+import { PARTS_DESCRIPTION, readCorpusFile } from "../../src/corpus/corpus-file.ts";
 import { type Database, literal, openDatabase } from "../../src/corpus/database.ts";
 import { readGrams } from "../../src/corpus/gram-stream.ts";
 import { loadTokenizer, type TextTokenizer } from "../../src/corpus/tokenizer.ts";
 import { readVocabulary, type Vocabulary } from "../../src/corpus/vocabulary.ts";
+import { Random } from "../../src/drafter/random.ts";
 import { defaultModelName, ensureModel } from "../../src/engine/models.ts";
 import { projectPath } from "../../src/home.ts";
 import { aded } from "../unit/cli/support.ts";
 import { conversations, sourceTexts } from "./support/corpus-texts.ts";
+import { type SmallDisk, smallDisk } from "./support/small-disk.ts";
 import { SETUP_MS } from "./support/stack.ts";
 
 let folder: string;
@@ -83,7 +85,9 @@ function differences(counts: ReadonlyMap<string, number>, expected: ReadonlyMap<
 }
 
 async function build(out: string, ...args: string[]): Promise<BuildReport> {
-  const done = await aded(["corpus", "build", "--model", modelPath, "--out", at(out), "--json", ...args]);
+  // each worker loads the tokenizer: where it does not matter, one is enough
+  const how = ["--model", modelPath, "--workers", "1", "--out", at(out), "--json"];
+  const done = await aded(["corpus", "build", ...how, ...args]);
   if (done.status !== 0) throw new Error(done.stderr);
   return JSON.parse(done.stdout) as BuildReport;
 }
@@ -107,7 +111,7 @@ describe("the counts of a corpus are those of a naive count", () => {
     lines.splice(3, 0, '{"id": "cut", "data": ["');
     lines.splice(10, 0, '{"id": "nothing"}', "");
     const file = save("ultra.jsonl", `${lines.join("\n")}\n`);
-    const report = await build("ultra.parquet", "--format", "ultrachat", file);
+    const report = await build("ultra.parquet", "--format", "ultrachat", "--workers", "2", file);
     expect(differences(await countsOf(at("ultra.parquet")), naive(turns))).toEqual([]);
     expect(report).toMatchObject({ documents: talks.length, faults: 2 });
     expect(report.named_faults.map(({ line }) => line)).toEqual([4, 11]);
@@ -129,7 +133,7 @@ describe("the counts of a corpus are those of a naive count", () => {
     const half = sharegpt.length >> 1;
     save("share/a.json.gz", gzipSync(JSON.stringify(sharegpt.slice(0, half), null, 1)));
     save("share/b.json", JSON.stringify(sharegpt.slice(half)));
-    const report = await build("share.parquet", "--format", "sharegpt", "--workers", "1", at("share"));
+    const report = await build("share.parquet", "--format", "sharegpt", at("share"));
     expect(differences(await countsOf(at("share.parquet")), naive(turns))).toEqual([]);
     expect(report).toMatchObject({ files: 2, documents: talks.length, faults: 0 });
   });
@@ -256,5 +260,47 @@ describe("a build that is interrupted", () => {
     expect(child.signalCode).toBe("SIGKILL");
     expect(half()).toBe(true);
     expect(existsSync(at("half.parquet"))).toBe(false);
+  });
+});
+
+describe("a disk that is full", () => {
+  let disk: SmallDisk;
+  let file: string;
+
+  beforeAll(() => {
+    disk = smallDisk(at("disk"), 400);
+    // random words: many different 3-grams
+    const random = new Random(3);
+    const word = (): string => tokenizer.detokenize([300 + random.below(20_000)]);
+    file = save("random.txt", Array.from({ length: 150_000 }, word).join(" "));
+  });
+  afterAll(() => disk.remove());
+
+  async function fails(out: string, ...more: string[]): Promise<void> {
+    const how = ["corpus", "build", "--model", modelPath, "--format", "text", ...more, file];
+    const done = await disk.aded(how);
+    expect(existsSync(out)).toBe(false);
+    if (disk.mounted) {
+      expect(done).toMatchObject({ status: 1, stderr: expect.stringContaining("the disk is full") });
+      expect(readdirSync(disk.folder)).toEqual([]);
+    } else {
+      expect(done.status).not.toBe(0);
+    }
+  }
+
+  it("is named while parts are written, and nothing stays", async () => {
+    const out = path.join(disk.folder, "parts.parquet");
+    await fails(out, "--out", out);
+  });
+
+  it("is named while the corpus is written, and nothing stays", async () => {
+    const out = path.join(disk.folder, "counted.parquet");
+    await fails(out, "--out", out, "--temp", at("roomy"));
+    if (disk.mounted) expect(readdirSync(at("roomy"))).toEqual([]);
+  });
+
+  it("does not leave a folder of parts that looks whole", async () => {
+    const out = path.join(disk.folder, "folder");
+    await fails(path.join(out, PARTS_DESCRIPTION), "--parts", out);
   });
 });

@@ -25,7 +25,7 @@ describe("3-grams of a text", () => {
             const key = String.fromCharCode(a, b, c);
             counts.set(key, (counts.get(key) ?? 0) + n);
           });
-        const grams = new TextGrams(units, counter, drain);
+        const grams = new TextGrams(units, counter, { whenFull: drain });
         await grams.add(whole, false);
         await drain();
         const expected = new Map<string, number>();
@@ -43,7 +43,7 @@ describe("3-grams of a text", () => {
 
   it("never cross from one text into the next", async () => {
     const counter = new GramCounter(5);
-    const grams = new TextGrams(units, counter, async () => {});
+    const grams = new TextGrams(units, counter, { whenFull: async () => {} });
     await grams.add("ab", false);
     await grams.add("cd", false);
     expect(counter.size).toBe(0);
