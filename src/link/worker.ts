@@ -80,7 +80,8 @@ const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
   createDrafter: (info) => {
-    drafting.warmUp?.(info, input.drafterOptions);
+    // no room is kept for corpora there: its matrix is small
+    drafting.warmUp?.(info, { ...input.drafterOptions, floorBytes: 0 });
     const drafter = watch.attach(new drafting.AdedDrafter(info, input.drafterOptions));
     useFloor(drafter, info);
     keeper?.attach(drafter, info);

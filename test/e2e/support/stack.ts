@@ -33,6 +33,8 @@ export interface StackOptions {
   drafter?: DrafterOptions;
   /** URL of another drafter. @default the real one */
   drafterModule?: string;
+  /** Corpus files that the drafter starts from. @default none */
+  corpora?: readonly string[];
 }
 
 export interface Stack {
@@ -59,7 +61,7 @@ export interface Stack {
 const ARGS = ["-c", "4096", "-np", "4", "-kvu", "--draft-timeout-us", "1000000", "--seed", "1", "-t", "1"];
 
 export async function startStack(options: StackOptions = {}): Promise<Stack> {
-  const { args = [], drafting = true, drafter = { fixedNodes: 7 }, drafterModule } = options;
+  const { args = [], drafting = true, drafter = { fixedNodes: 7 }, drafterModule, corpora = [] } = options;
   const { serverPath, quantizePath } = await ensureEngine();
   const original = await ensureModel(options.model ?? defaultModelName);
   const modelPath = options.f32 ? await ensureQuantized(original, "F32", { quantizePath }) : original;
@@ -88,7 +90,13 @@ export async function startStack(options: StackOptions = {}): Promise<Stack> {
     if (drafting) {
       // what the plain arm teaches makes short answers draft well: more to verify, which is what is tested here
       const taught = { learnFromPlain: true, ...drafter };
-      host = new DraftingHost({ socketPath: draftSocket, drafter: taught, drafterModule, log: silentLog() });
+      host = new DraftingHost({
+        socketPath: draftSocket,
+        drafter: taught,
+        drafterModule,
+        corpora: { corpora: corpora.map((file) => ({ file, weight: 1 })) },
+        log: silentLog(),
+      });
       host.start();
       await untilLinked(host);
     }
