@@ -202,6 +202,23 @@ describe("with four slots", () => {
     expect(new Set(texts(on)).size).toBe(2);
   });
 
+  it("n = 2 streamed gives the same two answers", async () => {
+    const sampling = { n: 2, temperature: 0.9, seed: 21 };
+    const whole = await ask(PROMPTS[1], sampling, "off");
+    const messages = [{ role: "user", content: PROMPTS[1] }];
+    const body = { messages, max_tokens: 32, cache_prompt: false, stream: true, ...sampling };
+    const { events } = await stack.proxy.stream("/v1/chat/completions", body, { "x-aded": "on" });
+    const texts = ["", ""];
+    for await (const { value } of events) {
+      if (value === "[DONE]") break;
+      const { choices } = JSON.parse(value) as { choices: { index: number; delta: { content?: string } }[] };
+      for (const { index, delta } of choices) texts[index] += delta.content ?? "";
+    }
+    expect(texts).toEqual(
+      whole.choices.toSorted((a, b) => a.index - b.index).map(({ message }) => message.content),
+    );
+  });
+
   it("a stream carries the text that comes in one piece without streaming", async () => {
     for (const sampling of [{ temperature: 0 }, { temperature: 0.8, seed: 4 }]) {
       const body = {
@@ -300,6 +317,40 @@ describe("with four slots", () => {
       expect(plain.timings).not.toHaveProperty("draft_n_accepted");
       expect(plain.tokens).toEqual(drafted.tokens);
     }
+  });
+});
+
+describe("with small batches", () => {
+  beforeAll(async () => {
+    stack = await startStack({ ...EXACT, args: [...(EXACT.args ?? []), "-b", "64", "-ub", "64"] });
+  }, SETUP_MS);
+  afterAll(() => stack?.stop());
+
+  it("a prompt broken off while it is evaluated leaves a slot that goes on from there", async () => {
+    const prompt = PROMPTS.join(" ").repeat(8);
+    const whole = await complete(stack.proxy, { prompt, id_slot: 0 }, "off");
+    const beside = await complete(stack.proxy, { prompt: STORY, n_predict: 64, id_slot: 2 }, "off");
+
+    // another slot drafts meanwhile
+    const drafted = complete(stack.proxy, { prompt: STORY, n_predict: 64, id_slot: 2 }, "on");
+    const { events, abort } = await stack.proxy.stream(
+      "/completion",
+      { prompt, n_predict: 32, id_slot: 1, cache_prompt: true, stream: true, return_progress: true },
+      { "x-aded": "on" },
+    );
+    for (let i = 0; i < 3; i++) {
+      expect(JSON.parse((await events.next()).value?.value ?? "{}")).toHaveProperty("prompt_progress");
+    }
+    abort();
+    await untilIdle(stack.direct);
+    expect(visible(await drafted)).toEqual(visible(beside));
+
+    const again = await complete(stack.proxy, { prompt, id_slot: 1, cache_prompt: true }, "on");
+    // a part of the prompt was there, and no more than that
+    expect(again.timings.cache_n).toBeGreaterThanOrEqual(64);
+    expect(again.timings.prompt_n).toBeGreaterThan(128);
+    expect(visible(again)).toEqual(visible(whole));
+    expect(again.timings.draft_n_accepted).toBeGreaterThan(0);
   });
 });
 
