@@ -52,12 +52,17 @@ interface Sight {
   body?: Record<string, unknown>;
 }
 
-function describe(sight: Sight, arm: Arm): Promise<Completion> {
+/** Body of a request to tell what was seen. */
+function seen({ images, body }: Sight): Record<string, unknown> {
   const prompt = {
-    prompt_string: TURNS[0].replace("user\n", `user\n${sight.images.map(() => `${marker}\n`).join("")}`),
-    multimodal_data: sight.images.map(stripes),
+    prompt_string: TURNS[0].replace("user\n", `user\n${images.map(() => `${marker}\n`).join("")}`),
+    multimodal_data: images.map(stripes),
   };
-  return complete(stack.proxy, { prompt, n_predict: 40, ...sight.body }, arm);
+  return { prompt, n_predict: 40, ...body };
+}
+
+function tell(sight: Sight, arm: Arm): Promise<Completion> {
+  return complete(stack.proxy, seen(sight), arm);
 }
 
 const SIGHTS: Sight[] = [
@@ -68,18 +73,18 @@ const SIGHTS: Sight[] = [
 
 it("the text behind an image is that without drafts, one by one and beside others", async () => {
   const alone: Completion[] = [];
-  for (const sight of SIGHTS) alone.push(await describe(sight, "off"));
+  for (const sight of SIGHTS) alone.push(await tell(sight, "off"));
   // the text tells what was seen
-  const other = await describe({ images: [7] }, "off");
+  const other = await tell({ images: [7] }, "off");
   expect(other.content).not.toBe(alone[0].content);
   const plain = await complete(stack.proxy, { prompt: TURNS[3], n_predict: 80 }, "off");
 
   const drafted: Completion[] = [];
-  for (const sight of SIGHTS) drafted.push(await describe(sight, "on"));
+  for (const sight of SIGHTS) drafted.push(await tell(sight, "on"));
   // images are decoded while another slot's draft waits to be verified
   const [text, ...together] = await Promise.all([
     complete(stack.proxy, { prompt: TURNS[3], n_predict: 80 }, "on"),
-    ...SIGHTS.map((sight) => describe(sight, "on")),
+    ...SIGHTS.map((sight) => tell(sight, "on")),
   ]);
   expect(visible(text)).toEqual(visible(plain));
   for (const answers of [drafted, together]) {
@@ -111,4 +116,18 @@ it("a chat about an image goes on from the cached prompt", async () => {
   }
   expect(chats[1]).toEqual(chats[0]);
   expect(chats[1].cached).toBeGreaterThan(32);
+});
+
+it("trees of text are verified by such an engine too, also where an image was before", async () => {
+  const { tokens } = await complete(stack.proxy, { prompt: TURNS[2], n_predict: 4 }, "off");
+  for (const id_slot of [0, 1, 2, 3])
+    await complete(stack.proxy, { ...seen({ images: [5] }), n_predict: 2, id_slot }, "on");
+  const trees = [{ tokens, parents: tokens.map((_, i) => i - 1) }];
+  const verify = () =>
+    stack.proxy.post<{ results: { trees: { accepted: number[] }[] }[] }>("/tree-verify", {
+      prompt: TURNS[2],
+      trees,
+    });
+  for (let i = 0; i < 2; i++)
+    expect((await verify()).results[0].trees[0].accepted).toEqual(tokens.map((_, node) => node));
 });
