@@ -11,8 +11,8 @@ export interface Metrics {
   firstPiece(model: string, seconds: number): void;
   /** A further piece of a stream was sent, so many seconds after the one before it. */
   nextPiece(model: string, seconds: number): void;
-  /** An answer is complete; `tail`: its last bytes, in which the engine tells its counts. */
-  answered(model: string, tail: Buffer): void;
+  /** An answer is complete; `tail`: its last bytes as Latin-1, in which the engine tells its counts. */
+  answered(model: string, tail: string): void;
   /** Starts and stops of a model's engine, with how long a start took. */
   swapped(model: string, what: "starting" | "ready" | "stopped" | "failed", ms: number): void;
   /** Requests that were refused while they waited for a model. */
@@ -101,8 +101,7 @@ export function createMetrics(options: { process?: boolean } = {}): Metrics {
  * The engine's counts from the end of an answer: its `timings`, or else the usage of the OpenAI and Anthropic APIs. Within a
  * JSON string a quote is escaped, so no generated text can pass for them.
  */
-export function countsOf(tail: Buffer): Record<"prompt" | "generated" | "drafted" | "accepted", number> {
-  const text = tail.toString("latin1");
+export function countsOf(text: string): Record<"prompt" | "generated" | "drafted" | "accepted", number> {
   const last = (...names: string[]): number => {
     for (const name of names) {
       const at = text.lastIndexOf(`"${name}":`);

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, fork, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -42,6 +42,15 @@ export interface WayResult {
   requests_per_s: number;
   requests_per_s_range: [number, number];
   streams: { complete: number; longest_gap_ms: number };
+  /** CPU time of the process for each event that it passed on, µs; left out where it isn't known. */
+  cpu_us_per_event?: EventCost;
+}
+
+export interface EventCost {
+  /** One stream, an event every 4 ms: each event comes alone. */
+  one: number;
+  /** All streams at once, an event of each every 25 ms. */
+  many: number;
 }
 
 export interface ProxyReport {
@@ -64,10 +73,15 @@ interface Way {
   latencies: Milliseconds[];
   rates: number[];
   streams?: Streams;
+  /** CPU time that its process has taken, s; undefined where it isn't known. */
+  cpu?: () => Promise<number | undefined>;
+  eventCost?: EventCost;
 }
 
 const STREAM_EVENTS = 40;
 const STREAM_GAP_MS = 25;
+/** One stream alone, for its cost in CPU time. */
+const ALONE = { count: 1, events: 1000, gapMs: 4 };
 
 /** @throws AdedError ADED_BENCH when a request fails; the signal's reason when aborted */
 export async function runProxyBench(options: ProxyBenchOptions = {}): Promise<ProxyReport> {
@@ -81,15 +95,11 @@ export async function runProxyBench(options: ProxyBenchOptions = {}): Promise<Pr
     const subject = startModule("proxy/subject-boot.mjs", [String(originPort)], children, profile);
     const ways: Way[] = [
       { name: "direct", port: originPort, latencies: [], rates: [] },
-      { name: "proxy", port: await portOf(subject), latencies: [], rates: [] },
+      { name: "proxy", port: await portOf(subject), latencies: [], rates: [], cpu: () => cpuOf(subject) },
     ];
     if (options.nginx !== undefined) {
-      ways.push({
-        name: "nginx",
-        port: await startNginx(options.nginx, originPort, { folder, children }),
-        latencies: [],
-        rates: [],
-      });
+      const { port, child } = await startNginx(options.nginx, originPort, { folder, children });
+      ways.push({ name: "nginx", port, latencies: [], rates: [], cpu: async () => cpuOfThread(child) });
     }
     for (const { port } of ways) await smallRequests(port, { connections, seconds: Math.min(1, seconds) });
     let cpuSeconds = 0;
@@ -109,11 +119,19 @@ export async function runProxyBench(options: ProxyBenchOptions = {}): Promise<Pr
     }
     for (const way of ways) {
       signal?.throwIfAborted();
-      way.streams = await manyStreams(way.port, {
-        count: streams,
-        events: STREAM_EVENTS,
-        gapMs: STREAM_GAP_MS,
-      });
+      const one = await costOf(way, () => manyStreams(way.port, ALONE), ALONE.events);
+      const many = await costOf(
+        way,
+        async () => {
+          way.streams = await manyStreams(way.port, {
+            count: streams,
+            events: STREAM_EVENTS,
+            gapMs: STREAM_GAP_MS,
+          });
+        },
+        streams * STREAM_EVENTS,
+      );
+      if (one !== undefined && many !== undefined) way.eventCost = { one, many };
     }
     return report(ways, { rounds, connections, streams, perCpuSecond: requests / cpuSeconds });
   } catch (error) {
@@ -166,6 +184,7 @@ function resultOf(way: Way): WayResult {
       complete: way.streams?.complete ?? 0,
       longest_gap_ms: Math.round(way.streams?.longestGapMs ?? 0),
     },
+    cpu_us_per_event: way.eventCost,
   };
 }
 
@@ -217,6 +236,24 @@ async function cpuOf(child: ChildProcess): Promise<number> {
   return (await answerOf<{ cpuSeconds: number }>(child)).cpuSeconds;
 }
 
+/** CPU time of a process of one thread, s; undefined where the kernel doesn't tell. */
+function cpuOfThread({ pid }: ChildProcess): number | undefined {
+  try {
+    return Number(readFileSync(`/proc/${pid}/schedstat`, "utf8").split(" ")[0]) / 1e9;
+  } catch {
+    return undefined;
+  }
+}
+
+/** µs of the way's CPU time for each of `events` that pass while `work` runs. */
+async function costOf(way: Way, work: () => Promise<unknown>, events: number): Promise<number | undefined> {
+  const before = await way.cpu?.();
+  await work();
+  const after = await way.cpu?.();
+  if (before === undefined || after === undefined) return undefined;
+  return Math.round(((after - before) * 1e7) / events) / 10;
+}
+
 async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const gone = once(child, "exit");
@@ -233,7 +270,7 @@ async function startNginx(
   program: string,
   originPort: number,
   { folder, children }: { folder: string; children: ChildProcess[] },
-): Promise<number> {
+): Promise<{ port: number; child: ChildProcess }> {
   const port = await freePort();
   const file = path.join(folder, "nginx.conf");
   const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(
@@ -265,7 +302,7 @@ http {
   for (let tries = 0; tries < 200; tries++) {
     if (failed !== undefined || child.exitCode !== null) break;
     const up = await smallRequests(port, { connections: 1, seconds: 1, requests: 1 }).catch(() => undefined);
-    if (up !== undefined) return port;
+    if (up !== undefined) return { port, child };
     await delay(50);
   }
   throw new AdedError("ADED_BENCH", `${program} did not start${failed ? `: ${failed.message}` : ""}`);

@@ -38,7 +38,7 @@ export function proxyCommand(): Command {
 function table(report: ProxyReport): string[] {
   const row = (
     name: string,
-    { ms, requests_per_s, streams }: WayResult,
+    { ms, requests_per_s, streams, cpu_us_per_event }: WayResult,
     added?: { p50: number; p99: number },
   ): string =>
     [
@@ -50,12 +50,14 @@ function table(report: ProxyReport): string[] {
       String(requests_per_s).padStart(12),
       `${streams.complete}/${report.streams}`.padStart(10),
       String(streams.longest_gap_ms).padStart(9),
+      (cpu_us_per_event?.one.toFixed(1) ?? "").padStart(10),
+      (cpu_us_per_event?.many.toFixed(1) ?? "").padStart(10),
     ].join(" ");
   return [
-    "            p50 ms    p99 ms   added p50   added p99   requests/s    streams    gap ms",
+    "            p50 ms    p99 ms   added p50   added p99   requests/s    streams    gap ms  µs/event   of many",
     row("direct", report.direct),
     row("proxy", report.proxy, report.added_ms),
     ...(report.nginx === undefined ? [] : [row("nginx", report.nginx, report.nginx.added_ms)]),
-    `${report.requests_per_cpu_s} requests per second of the proxy's CPU time; ${report.rounds} rounds, ${report.connections} connections for requests/s`,
+    `${report.requests_per_cpu_s} requests per second of the proxy's CPU time; ${report.rounds} rounds, ${report.connections} connections for requests/s; µs/event: CPU time for an event that comes alone, and with those of all streams`,
   ];
 }

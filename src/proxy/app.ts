@@ -241,7 +241,7 @@ class ProxyServer implements AdedProxy {
   async close(drainMs = 10_000): Promise<void> {
     await this.#connections.drain(drainMs);
     this.#passthrough.close();
-    await this.#forwarder.close();
+    this.#forwarder.close();
   }
 
   /** Who may not come in, and why. The scope of the key otherwise. */
@@ -297,7 +297,7 @@ class ProxyServer implements AdedProxy {
       if (this.#connections.draining) response.shouldKeepAlive = false;
       relay.describe({ route: "own" });
       ownScopes.set(request, admitted.scope);
-      this.#connections.markOwn(relay);
+      this.#connections.markOwn(request.socket, relay);
       this.#own(request, response);
       return undefined;
     }
@@ -419,7 +419,9 @@ class ProxyServer implements AdedProxy {
       this.#arms[relay.arm]++;
       ask = this.#models.asked(engine, chosen, relay.arm);
       // a request that would have had drafts and got none is of neither arm
-      if (free && relay.arm === chosen) relay.watch = this.#liveAb.watch(engine.model, chosen);
+      if (free && relay.arm === chosen) {
+        relay.onEnd = (tail) => this.#liveAb.answered(engine.model, chosen, tail);
+      }
     }
     const fault = stateFault(engine.snapshot());
     if (fault !== undefined) return fault;

@@ -18,9 +18,13 @@ const LAST_WORDS_MS = 500;
 
 export class Connections {
   readonly #server: Server;
-  readonly #sockets = new Map<Socket, Set<Exchange>>();
-  readonly #running = new Set<Exchange>();
-  /** Those of `#running` that the proxy answers itself. */
+  /**
+   * What runs on each connection; seldom more than one. Lists, because a set that takes and loses an element for each request makes
+   * a new table again and again, and the old ones keep what was in them from being collected soon.
+   */
+  readonly #sockets = new Map<Socket, Exchange[]>();
+  #running = 0;
+  /** Those that the proxy answers itself. */
   readonly #own = new Set<Exchange>();
   readonly #tunnels = new WeakSet<Socket>();
   #draining = false;
@@ -33,7 +37,7 @@ export class Connections {
 
   /** Exchanges that an engine answers: whoever asks for the status, or watches the dashboard, does not count. */
   get running(): number {
-    return this.#running.size - this.#own.size;
+    return this.#running - this.#own.size;
   }
 
   get draining(): boolean {
@@ -41,7 +45,7 @@ export class Connections {
   }
 
   #open(socket: Socket): void {
-    const exchanges = new Set<Exchange>();
+    const exchanges: Exchange[] = [];
     this.#sockets.set(socket, exchanges);
     // A client that closes its sending side has left; Node thinks so too, but first waits for what is still to be written.
     socket.on("end", () => {
@@ -49,7 +53,7 @@ export class Connections {
     });
     socket.on("close", () => {
       this.#sockets.delete(socket);
-      for (const exchange of exchanges) {
+      for (const exchange of exchanges.splice(0)) {
         this.#release(exchange);
         exchange.clientGone();
       }
@@ -63,26 +67,30 @@ export class Connections {
       exchange.clientGone();
       return;
     }
-    exchanges.add(exchange);
-    this.#running.add(exchange);
+    exchanges.push(exchange);
+    this.#running++;
   }
 
-  /** The proxy answers this exchange itself. */
-  markOwn(exchange: Exchange): void {
-    if (this.#running.has(exchange)) this.#own.add(exchange);
+  /** The proxy answers this exchange, which runs on this connection, itself. */
+  markOwn(socket: Socket, exchange: Exchange): void {
+    if (this.#sockets.get(socket)?.includes(exchange)) this.#own.add(exchange);
   }
 
   finish(socket: Socket, exchange: Exchange): void {
-    this.#sockets.get(socket)?.delete(exchange);
+    const exchanges = this.#sockets.get(socket);
+    const at = exchanges?.indexOf(exchange) ?? -1;
+    if (at < 0) return;
+    exchanges?.splice(at, 1);
     this.#release(exchange);
   }
 
   #release(exchange: Exchange): void {
-    this.#own.delete(exchange);
-    if (!this.#running.delete(exchange) || !this.#draining) return;
+    this.#running--;
+    if (this.#own.size > 0) this.#own.delete(exchange);
+    if (!this.#draining) return;
     // The connection counts as idle one turn after its response is done.
     setImmediate(() => this.#server.closeIdleConnections());
-    if (this.#running.size === 0) this.#whenIdle?.();
+    if (this.#running === 0) this.#whenIdle?.();
   }
 
   /** This connection became a tunnel: it stays open when only one side has finished sending. */
@@ -95,7 +103,7 @@ export class Connections {
     this.#draining = true;
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    if (this.#running.size > 0) {
+    if (this.#running > 0) {
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, drainMs);
         this.#whenIdle = () => {
@@ -104,7 +112,7 @@ export class Connections {
         };
       });
     }
-    for (const exchange of [...this.#running]) exchange.shutDown();
+    for (const exchange of [...this.#sockets.values()].flat()) exchange.shutDown();
     const last = setTimeout(() => {
       for (const socket of this.#sockets.keys()) socket.destroy();
     }, LAST_WORDS_MS);

@@ -2,23 +2,19 @@
  * The forwarder of generation routes: one buffered request to the engine over a kept-alive connection, its answer passed on
  * piece by piece. Errors of either side reach the other at once.
  */
-import { Client, type Dispatcher } from "undici";
-import type { Engine, EngineAddress } from "../engine/engine.ts";
-import { engineFault } from "./faults.ts";
+import type { Engine } from "../engine/engine.ts";
+import type { AnswerSink, EngineConnection } from "./engine-connection.ts";
+import { EnginePool } from "./engine-pool.ts";
+import { badRequest, engineFault } from "./faults.ts";
 import { headerValue } from "./headers.ts";
 import type { Relay, Upstream } from "./relay.ts";
-
-/** Longest time to open a connection to the engine, ms. */
-const CONNECT_TIMEOUT_MS = 10_000;
-/** Largest response header block taken from an engine, bytes. */
-const MAX_RESPONSE_HEADERS = 64 * 1024;
 
 export interface ForwardRequest {
   method: string;
   /** Request target as the client sent it. */
   target: string;
   /** Name, value, name, value …; without framing. */
-  headers: string[];
+  headers: readonly string[];
   body: Buffer;
 }
 
@@ -27,19 +23,21 @@ export class Forwarder {
 
   /** Sends the request; everything that follows happens through `relay`. */
   forward(engine: Engine, request: ForwardRequest, relay: Relay): void {
-    const { method, target, headers, body } = request;
+    const head = headOf(request, engine);
+    if (head === undefined) {
+      relay.fail(badRequest("A header has a line break within its value", "invalid_header"));
+      return;
+    }
+    if (relay.done) return;
     const pool = this.#poolOf(engine);
-    const client = pool.take();
-    const exchange = new ForwardExchange(engine.model, relay, (reusable) => pool.give(client, reusable));
+    const exchange = new ForwardExchange(engine.model, relay, pool);
     relay.attach(exchange);
-    if (relay.done) pool.give(client, true);
-    else client.dispatch({ method: method as Dispatcher.HttpMethod, path: target, headers, body }, exchange);
+    exchange.connection.send(head, request.body, exchange);
   }
 
-  async close(): Promise<void> {
-    const pools = [...this.#pools.values()];
+  close(): void {
+    for (const pool of this.#pools.values()) pool.destroy();
     this.#pools.clear();
-    await Promise.all(pools.map((pool) => pool.destroy()));
   }
 
   /** A restarted engine may listen elsewhere: its old connections are closed when their last answers are done. */
@@ -53,126 +51,65 @@ export class Forwarder {
   }
 }
 
-/**
- * Connections to one address, each for one request at a time. undici's own pool would use a connection again after any
- * complete answer; llama-server closes one after a stream without saying so before, and the next request would meet that.
- */
-class EnginePool {
-  readonly #address: EngineAddress;
-  readonly #idle: Client[] = [];
-  readonly #busy = new Set<Client>();
-  #retired = false;
+const BREAK = /[\0\r\n]/;
 
-  constructor({ origin, socketPath }: EngineAddress) {
-    this.#address = { origin, socketPath };
+/** Request line and headers, Latin-1; undefined when they would not be understood as that. */
+function headOf({ method, target, headers, body }: ForwardRequest, engine: Engine): string | undefined {
+  let head = `${method} ${target} HTTP/1.1\r\n`;
+  if (BREAK.test(target)) return undefined;
+  for (let i = 0; i < headers.length; i += 2) {
+    if (BREAK.test(headers[i + 1])) return undefined;
+    head += `${headers[i]}: ${headers[i + 1]}\r\n`;
   }
-
-  leadsTo({ origin, socketPath }: EngineAddress): boolean {
-    return this.#address.origin === origin && this.#address.socketPath === socketPath;
-  }
-
-  /** The connection used last of those that are free, or a new one. */
-  take(): Client {
-    const client = this.#idle.pop() ?? this.#create();
-    this.#busy.add(client);
-    return client;
-  }
-
-  /** Takes a connection back when its answer is complete or broken. */
-  give(client: Client, reusable: boolean): void {
-    this.#busy.delete(client);
-    if (reusable && !this.#retired) this.#idle.push(client);
-    else queueMicrotask(() => void client.destroy()); // undici is still at work on its answer
-  }
-
-  /** Lets running answers go on, but takes no more requests. */
-  retire(): void {
-    this.#retired = true;
-    for (const client of this.#idle.splice(0)) void client.destroy();
-  }
-
-  async destroy(): Promise<void> {
-    this.retire();
-    await Promise.all([...this.#busy].map((client) => client.destroy()));
-  }
-
-  #create(): Client {
-    const { origin, socketPath } = this.#address;
-    return new Client(origin, {
-      pipelining: 1,
-      connect: { timeout: CONNECT_TIMEOUT_MS, socketPath },
-      headersTimeout: 0,
-      bodyTimeout: 0,
-      maxHeaderSize: MAX_RESPONSE_HEADERS,
-    });
-  }
+  // HTTP/1.0 needs none
+  if (headerValue(headers, "host") === undefined) head += `Host: ${new URL(engine.address.origin).host}\r\n`;
+  return `${head}Content-Length: ${body.length}\r\n\r\n`;
 }
 
-class ForwardExchange implements Dispatcher.DispatchHandler, Upstream {
+class ForwardExchange implements AnswerSink, Upstream {
+  readonly connection: EngineConnection;
   readonly #model: string;
   readonly #relay: Relay;
-  /** Told once, at the end: can the connection carry another request? */
-  readonly #release: (reusable: boolean) => void;
-  #controller: Dispatcher.DispatchController | undefined;
-  #aborted = false;
-  #complete = false;
-  #streamed = false;
+  readonly #pool: EnginePool;
+  #over = false;
 
-  constructor(model: string, relay: Relay, release: (reusable: boolean) => void) {
+  constructor(model: string, relay: Relay, pool: EnginePool) {
     this.#model = model;
     this.#relay = relay;
-    this.#release = release;
+    this.#pool = pool;
+    this.connection = pool.take();
   }
 
   abort(): void {
-    if (this.#aborted || this.#complete) return;
-    this.#aborted = true;
-    this.#controller?.abort(new Error("the client left"));
+    if (this.#over) return;
+    this.#over = true;
+    this.connection.destroy();
   }
 
   resume(): void {
-    this.#controller?.resume();
+    if (!this.#over) this.connection.resume();
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#aborted) controller.abort(new Error("the client left"));
+  information(status: number, rawHeaders: string[]): void {
+    this.#relay.information(status, rawHeaders);
   }
 
-  onResponseStart(
-    controller: Dispatcher.DispatchController,
-    status: number,
-    _headers: unknown,
-    message?: string,
-  ): void {
-    const headers = strings(controller.rawHeaders);
-    if (status < 200) {
-      this.#relay.information(status, headers);
-      return;
-    }
-    this.#streamed = headerValue(headers, "transfer-encoding") !== undefined;
-    this.#relay.start(status, message ?? "", headers);
+  start(status: number, message: string, rawHeaders: string[]): void {
+    this.#relay.start(status, message, rawHeaders);
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (!this.#relay.write(chunk)) controller.pause();
+  piece(text: string): void {
+    if (!this.#relay.write(text) && !this.#over) this.connection.pause();
   }
 
-  onResponseEnd(controller: Dispatcher.DispatchController): void {
-    this.#complete = true;
-    this.#relay.end(strings(controller.rawTrailers));
-    this.#release(!this.#streamed);
+  end(rawTrailers: string[], reusable: boolean): void {
+    this.#over = true;
+    this.#relay.end(rawTrailers);
+    this.#pool.give(this.connection, reusable);
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController | undefined, error: Error): void {
-    this.#complete = true;
+  fail(error: Error): void {
+    this.#over = true;
     this.#relay.fail(engineFault(this.#model, error));
-    this.#release(false);
   }
-}
-
-/** Header fields are bytes on the wire: Latin-1 keeps each one. */
-function strings(raw: Dispatcher.DispatchController["rawHeaders"]): string[] {
-  if (!Array.isArray(raw)) return [];
-  return raw.map((field: Buffer | string) => (typeof field === "string" ? field : field.toString("latin1")));
 }

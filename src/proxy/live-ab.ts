@@ -32,8 +32,6 @@ export interface LiveAbReport extends LiveAbOptions {
 /** The interval is a normal one: fewer requests of an arm would not carry it. */
 const LEAST = 20;
 const Z = 1.96;
-/** `timings` stand in the last event of a stream and at the end of a whole answer. */
-const TAIL_BYTES = 4096;
 
 /** Sums over requests of tokens t and time m: enough for the ratio Σm / Σt and its variance. */
 class ArmSums {
@@ -86,9 +84,20 @@ export class LiveAb {
     return digest.readUInt32BE(0) / 2 ** 32 < share ? "off" : "on";
   }
 
-  /** Reads an answer as it passes; hand it every piece, then `end` if it was complete. */
-  watch(model: string, arm: Arm): AnswerWatch {
-    return new AnswerWatch((tokens, ms) => this.count(model, arm, tokens, ms));
+  /**
+   * Counts a complete answer by the end of its body, Latin-1: the engine's `timings` stand in the last event of a stream and at the end
+   * of a whole answer.
+   */
+  answered(model: string, arm: Arm, tail: string): void {
+    const at = tail.lastIndexOf('"timings":');
+    if (at < 0) return;
+    const text = tail.slice(at);
+    const figure = (name: string): number =>
+      Number(new RegExp(`"${name}":\\s*(-?[\\d.]+(?:e[-+]?\\d+)?)`).exec(text)?.[1]);
+    // the first token comes with the prompt
+    const tokens = figure("predicted_n") - 1;
+    const ms = figure("predicted_ms");
+    if (tokens >= 1 && ms > 0) this.count(model, arm, tokens, ms);
   }
 
   count(model: string, arm: Arm, tokens: number, ms: number): void {
@@ -120,31 +129,5 @@ export class LiveAb {
       ratio,
       ci: enough ? [ratio * Math.exp(-spread), ratio * Math.exp(spread)] : null,
     };
-  }
-}
-
-export class AnswerWatch {
-  readonly #found: (tokens: number, ms: number) => void;
-  #tail: Buffer = Buffer.alloc(0);
-
-  constructor(found: (tokens: number, ms: number) => void) {
-    this.#found = found;
-  }
-
-  data(chunk: Buffer): void {
-    const joined = chunk.length >= TAIL_BYTES ? chunk : Buffer.concat([this.#tail, chunk]);
-    this.#tail = joined.subarray(Math.max(0, joined.length - TAIL_BYTES));
-  }
-
-  end(): void {
-    const text = this.#tail.toString("latin1");
-    const at = text.lastIndexOf('"timings":');
-    if (at < 0) return;
-    const figure = (name: string): number =>
-      Number(new RegExp(`"${name}":\\s*(-?[\\d.]+(?:e[-+]?\\d+)?)`).exec(text.slice(at))?.[1]);
-    // the first token comes with the prompt
-    const tokens = figure("predicted_n") - 1;
-    const ms = figure("predicted_ms");
-    if (tokens >= 1 && ms > 0) this.#found(tokens, ms);
   }
 }

@@ -103,7 +103,7 @@ export class Passthrough {
     if (relay.done) return;
     relay.start(incoming.statusCode ?? 502, incoming.statusMessage ?? "", incoming.rawHeaders);
     incoming.on("data", (chunk: Buffer) => {
-      if (!relay.write(chunk)) incoming.pause();
+      if (!relay.write(chunk.toString("latin1"))) incoming.pause();
     });
     incoming.on("end", () => {
       if (incoming.complete) relay.end(incoming.rawTrailers);

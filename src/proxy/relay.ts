@@ -28,9 +28,7 @@ export interface RelayOptions {
 /** How long an error event may take to reach a slow client, and a refused upload to be drained, ms. */
 const LINGER_MS = 2000;
 
-const NOTHING = Buffer.alloc(0);
-
-/** How much of an answer's end is kept to read the engine's counts from. */
+/** How much of an answer's end is kept, at the least, to read the engine's counts from. */
 const TAIL_BYTES = 4096;
 
 const ID_PREFIX = randomBytes(6).toString("hex");
@@ -51,8 +49,8 @@ export class Relay implements Exchange {
   readonly response: ServerResponse;
   /** Set once it is known; sent as `x-aded-arm`. */
   arm: Arm | undefined;
-  /** Sees the body of the answer as it passes, and its end when it is complete. */
-  watch: { data(chunk: Buffer): void; end(): void } | undefined;
+  /** Told the end of a generated answer's body, Latin-1, when it is complete. */
+  onEnd: ((tail: string) => void) | undefined;
   /** Why no answer could be given, or not to its end. */
   fault: Fault | undefined;
   /** Called when the answer was sent, with the time since the request came, ms. */
@@ -70,6 +68,8 @@ export class Relay implements Exchange {
   #wrote = false;
   #done = false;
   #eventStream = false;
+  /** The body goes out in chunks; they are framed here. */
+  #chunked = false;
   /** False: the body ends with the connection. */
   #framed = true;
   /** An event stream was begun to tell how the wait goes: the engine's answer continues it. */
@@ -77,7 +77,7 @@ export class Relay implements Exchange {
   #whenDone: (() => void)[] = [];
   readonly #begun = performance.now();
   #lastPiece = 0;
-  #tail: Buffer | undefined;
+  #tail = "";
   /** Name of the model that answers, once it is known. */
   model: string | undefined;
   /** Id of the request, for the client and the log. */
@@ -165,12 +165,12 @@ export class Relay implements Exchange {
     if (!this.#announced) {
       this.#announced = true;
       this.#eventStream = true;
-      this.response.writeHead(200, [
+      this.#writeHead(200, "OK", [
         ...["Content-Type", "text/event-stream", "Cache-Control", "no-cache"],
         ...["x-request-id", this.requestId],
       ]);
     }
-    this.response.write(`: ${comment}\n\n`);
+    this.#body(Buffer.from(`: ${comment}\n\n`).toString("latin1"));
   }
 
   /** The engine's answer to a client that has an event stream already: it goes on if that is what the engine sends. */
@@ -206,28 +206,47 @@ export class Relay implements Exchange {
       );
     this.response.sendDate = false;
     if (this.#connections.draining) this.response.shouldKeepAlive = false;
-    this.response.writeHead(status, message, headers);
+    this.#writeHead(status, message, headers);
     // A small answer comes in one piece with its headers and should leave so; a stream's headers must not wait for its body.
     process.nextTick(flushHeaders, this);
   }
 
-  /** Sends a piece of the body. @returns false when the engine should pause until `Upstream.resume` */
-  write(chunk: Buffer): boolean {
+  /**
+   * Sends a piece of the body: Latin-1, one character per byte. A short string is written without a buffer of its own, together
+   * with what frames it and with the headers if they are still to go.
+   * @returns false when the engine should pause until `Upstream.resume`
+   */
+  write(piece: string): boolean {
     if (this.#done) return true;
     this.#wrote = true;
-    this.watch?.data(chunk);
-    if (this.arm !== undefined) this.#observe(chunk);
-    return this.response.write(chunk);
+    if (this.arm !== undefined) this.#observe(piece);
+    return this.#body(piece);
+  }
+
+  #writeHead(status: number, message: string, headers: string[]): void {
+    const { response } = this;
+    response.writeHead(status, message, headers);
+    // from here on Node takes what it is given for the body's bytes: four writes for each chunk would cost more than all the rest
+    this.#chunked = response.chunkedEncoding;
+    response.chunkedEncoding = false;
+  }
+
+  #body(text: string, written?: () => void): boolean {
+    const framed = this.#chunked ? `${text.length.toString(16)}\r\n${text}\r\n` : text;
+    return this.response.write(framed, "latin1", written);
   }
 
   /** The engine's answer is complete. */
   end(rawTrailers: readonly string[]): void {
     if (this.#done) return;
     this.#settle();
-    if (this.#tail !== undefined) this.#metrics.answered(this.model ?? "", this.#tail);
-    this.watch?.end();
-    if (rawTrailers.length > 0) this.response.addTrailers(pairs(rawTrailers));
-    this.response.end();
+    if (this.#tail !== "") this.#metrics.answered(this.model ?? "", this.#tail);
+    this.onEnd?.(this.#tail);
+    const { response } = this;
+    if (this.#chunked) response.write(`0\r\n${block(rawTrailers)}\r\n`, "latin1");
+    // what is there leaves now: `end` would add an empty piece to it, and two pieces take the long way
+    response.socket?.uncork();
+    response.end();
   }
 
   /** The answer cannot be given, or not to its end: says so in the way that is still open. */
@@ -269,7 +288,7 @@ export class Relay implements Exchange {
 
   /** Sends the headers when no piece of the body has taken them along. (`flushHeaders` would send them as UTF-8.) */
   flush(): void {
-    if (!this.#wrote && !this.#done) this.response.write(NOTHING);
+    if (!this.#wrote && !this.#done) this.response.write("", "latin1");
   }
 
   #finished(): void {
@@ -285,18 +304,15 @@ export class Relay implements Exchange {
   }
 
   /** Times of a generation request's answer, and its end, which holds the engine's own counts. */
-  #observe(chunk: Buffer): void {
+  #observe(piece: string): void {
     const now = performance.now();
     const model = this.model ?? "";
     if (this.#lastPiece === 0) this.#metrics.firstPiece(model, (now - this.#begun) / 1000);
     else if (this.#eventStream) this.#metrics.nextPiece(model, (now - this.#lastPiece) / 1000);
     this.#lastPiece = now;
     // the counts stand in the last event but the closing one; an answer in one piece may be cut anywhere
-    const before = this.#tail;
-    this.#tail =
-      before === undefined || chunk.length >= TAIL_BYTES
-        ? chunk.subarray(-TAIL_BYTES)
-        : Buffer.concat([before.subarray(-(TAIL_BYTES - chunk.length)), chunk]);
+    this.#tail += piece;
+    if (this.#tail.length > 4 * TAIL_BYTES) this.#tail = this.#tail.slice(-TAIL_BYTES);
   }
 
   /** An answer of the engine's own is left as it is unless the client asked for an id, or gets a header of ours anyway. */
@@ -348,13 +364,21 @@ export class Relay implements Exchange {
     if (this.#eventStream) {
       const timer = setTimeout(() => response.destroy(), LINGER_MS);
       response.once("close", () => clearTimeout(timer));
-      response.write(errorEvent(fault.body, this.#dialect), () => response.destroy());
+      const event = Buffer.from(errorEvent(fault.body, this.#dialect)).toString("latin1");
+      this.#body(event, () => response.destroy());
       return;
     }
     // Where the end of the connection is the end of the body, only a reset tells the client that something is missing.
     if (!this.#framed && this.#socket.remoteFamily !== undefined) this.#socket.resetAndDestroy();
     else response.destroy();
   }
+}
+
+/** Header lines of a flat list. */
+function block(raw: readonly string[]): string {
+  let lines = "";
+  for (let i = 0; i < raw.length; i += 2) lines += `${raw[i]}: ${raw[i + 1]}\r\n`;
+  return lines;
 }
 
 /** Most bytes that may still come in with a request: 0 when it is complete, infinite when unknown. */

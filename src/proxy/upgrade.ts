@@ -61,7 +61,7 @@ export function passUpgrade(
     relay.attach({ abort: () => answer.destroy(), resume: () => answer.resume() });
     relay.start(answer.statusCode ?? 502, answer.statusMessage ?? "", answer.rawHeaders);
     answer.on("data", (chunk: Buffer) => {
-      if (!relay.write(chunk)) answer.pause();
+      if (!relay.write(chunk.toString("latin1"))) answer.pause();
     });
     answer.on("end", () => relay.end(answer.rawTrailers));
     answer.on("error", (error) => relay.fail(engineFault(engine.model, error)));

@@ -287,7 +287,6 @@ describe("other methods and forms", () => {
     await upstream.until("{}");
     expect(upstream.fields.map(([name]) => name.toLowerCase())).toEqual([
       "host",
-      "connection",
       "content-length",
     ]);
     upstream.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");

@@ -38,7 +38,7 @@ async function servers(): Promise<{ proxy: number; engine: number }> {
           continue;
         fields.push(`${rawHeaders[i].toLowerCase()}: ${rawHeaders[i + 1]}`);
       }
-      // undici writes Host first, under its lower-case name
+      // on piped routes fields of one name come together
       fields.sort();
       const digest = createHash("sha256").update(body).digest("hex");
       response.end(

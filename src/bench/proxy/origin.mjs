@@ -1,6 +1,6 @@
 /**
- * An origin that answers at once, for measuring what stands in front of it: Node's bare sockets, one fixed answer. `POST /stream` gives
- * an event stream instead: `x-events` events, one every `x-gap` ms. Tells its port over IPC. Plain JavaScript: nothing to load.
+ * An origin that answers at once, for measuring what stands in front of it: Node's bare sockets, one fixed answer. A request with
+ * `x-events` gets an event stream instead: so many events, one every `x-gap` ms. Tells its port over IPC. Plain JavaScript: nothing to load.
  */
 import { createServer } from "node:net";
 
@@ -25,7 +25,8 @@ const server = createServer({ noDelay: true }, (socket) => {
       const total = end + 4 + number(head, "content-length");
       if (rest.length < total) return;
       rest = rest.subarray(total);
-      if (head.startsWith("POST /stream")) stream(socket, number(head, "x-events"), number(head, "x-gap"));
+      const events = number(head, "x-events");
+      if (events > 0) stream(socket, events, number(head, "x-gap"));
       else socket.write(ANSWER);
     }
   });
