@@ -7,6 +7,7 @@ import { AdedError, messageOf } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Config, ModelConfig } from "../options.ts";
 import type { GateStatus, ModelGate, Visit, Visitor } from "./gate.ts";
+import { IdTable } from "./id-table.ts";
 import { LogRing } from "./log-ring.ts";
 import { type Launch, ModelEngine } from "./model-engine.ts";
 import type { SchedulerRules } from "./rules.ts";
@@ -90,7 +91,7 @@ export class Fleet implements ModelGate {
   readonly #scheduler: Scheduler;
   readonly #models = new Map<string, ModelEngine>();
   readonly #logs = new Map<string, LogRing>();
-  readonly #visitors = new Map<number, { model: string; visitor: Visitor }>();
+  readonly #visitors = new IdTable<{ model: string; visitor: Visitor }>();
   readonly #since = new Map<string, number>();
   /** Why each model's last start failed. */
   readonly #errors = new Map<string, AdedError>();

@@ -3,6 +3,7 @@
  * come out. Requests are served in the order in which they came; a model that others wait for takes no new requests once its
  * residency is over, finishes the running ones and makes room. So nobody starves, and nothing running is ever cut off.
  */
+import { IdTable } from "./id-table.ts";
 import { conflicts, type SchedulerRules } from "./rules.ts";
 
 export type SchedulerEvent =
@@ -90,7 +91,7 @@ export class Scheduler {
   #rules: SchedulerRules;
   readonly #models = new Map<string, ModelState>();
   #queue: Waiter[] = [];
-  readonly #granted = new Map<number, { model: ModelState; counts: boolean; quiet: boolean }>();
+  readonly #granted = new IdTable<{ model: ModelState; counts: boolean; quiet: boolean }>();
   #effects: Effect[] = [];
   /** Time at which a tick is due; Infinity: never. */
   wakeAt = Number.POSITIVE_INFINITY;

@@ -285,10 +285,7 @@ describe("other methods and forms", () => {
     );
     const upstream = await engine.connection();
     await upstream.until("{}");
-    expect(upstream.fields.map(([name]) => name.toLowerCase())).toEqual([
-      "host",
-      "content-length",
-    ]);
+    expect(upstream.fields.map(([name]) => name.toLowerCase())).toEqual(["host", "content-length"]);
     upstream.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     await client.until("\r\n\r\nok");
     // and the connection goes on
