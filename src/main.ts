@@ -151,6 +151,7 @@ function proxySettings(config: LoadedConfig): Omit<ProxyUpdate, "models"> {
     maxBodyBytes: limits.body_bytes,
     engineTimeoutMs: limits.engine_timeout_seconds * 1000,
     uploadIdleMs: limits.upload_idle_seconds * 1000,
+    readIdleMs: limits.read_idle_seconds * 1000,
     logRequests: config.log_requests,
   };
 }

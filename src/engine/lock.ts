@@ -45,6 +45,28 @@ export async function acquireLock(file: string, options: LockOptions = {}): Prom
   };
 }
 
+/**
+ * Takes the lock at `file` unless another living process holds it. A lock that this very process holds already (another thread of it,
+ * which is gone) is taken over.
+ */
+export async function tryLock(
+  file: string,
+): Promise<{ release: () => Promise<void> } | { ownerPid: number }> {
+  const held = new AbortController();
+  let ownerPid = 0;
+  const onWait = (pid: number): void => {
+    ownerPid = pid;
+    held.abort();
+  };
+  try {
+    return { release: await acquireLock(file, { signal: held.signal, onWait }) };
+  } catch (error) {
+    if (ownerPid === 0) throw error;
+    if (ownerPid !== process.pid) return { ownerPid };
+    return { release: () => rm(file, { force: true }) };
+  }
+}
+
 /** Moves the stale lock aside; if in the meantime someone else's fresh lock was caught, puts that back. */
 async function removeStale(file: string, stale: string): Promise<void> {
   const aside = `${file}.stale.${randomBytes(4).toString("hex")}`;

@@ -220,8 +220,8 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
     if (over.signal.aborted) return this.#launchDied();
     this.#setState("ready");
     this.#log.info({ pid: child.pid, kind: this.#kind }, "engine ready");
-    const readySince = Date.now();
-    void closed.then(() => this.#onDeath(Date.now() - readySince));
+    const readySince = performance.now();
+    void closed.then(() => this.#onDeath(performance.now() - readySince));
   }
 
   #launchDied(): never {
@@ -249,7 +249,7 @@ export class EngineProcess extends EventEmitter<EngineEvents> implements Engine 
     const { signal } = this.#life;
     for (let lasted = readyFor; !signal.aborted; lasted = 0) {
       const reason = this.#lastEnd;
-      const wait = this.#policy.onDeath(Date.now(), lasted);
+      const wait = this.#policy.onDeath(performance.now(), lasted);
       if (wait === undefined) {
         this.#log.error({ reason, logFile: this.logFile }, "engine died too often, giving up");
         await this.#cleanUp();

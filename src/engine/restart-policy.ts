@@ -27,7 +27,7 @@ export class RestartPolicy {
   }
 
   /**
-   * @param now ms; @param readyFor how long the process had been ready, ms (0: it never was)
+   * @param now ms of any steady clock; @param readyFor how long the process had been ready, ms (0: it never was)
    * @returns ms to wait before the restart; undefined: give up
    */
   onDeath(now: number, readyFor: number): number | undefined {

@@ -56,6 +56,8 @@ export interface ProxyOptions extends DraftingSources {
   engineTimeoutMs?: number;
   /** Longest pause of a client while it sends headers or body, ms. @default 60000 */
   uploadIdleMs?: number;
+  /** Longest time that a client takes nothing of an answer that waits for it, ms; 0: no limit. @default 600000 */
+  readIdleMs?: number;
   /** How long a connection may stay open between requests, ms. @default 65000 */
   keepAliveMs?: number;
   /** More routes under /aded/, such as a dashboard. */
@@ -80,6 +82,7 @@ export type ProxyUpdate = Pick<
   | "maxBodyBytes"
   | "engineTimeoutMs"
   | "uploadIdleMs"
+  | "readIdleMs"
   | "logRequests"
 > & { models?: readonly ProxyModel[] };
 
@@ -103,6 +106,8 @@ export interface AdedProxy {
 const MAX_HEADER_BYTES = 64 * 1024;
 /** Between two lines that tell how the wait for a model goes, ms. */
 const PROGRESS_MS = 1000;
+/** Silence on a connection before the kernel asks whether the client is still there, ms. */
+const KEEP_ALIVE_PROBE_MS = 60_000;
 const DEFAULT_MAX_BODY = 256 << 20;
 
 /** Node asks `upgrade` to decide whether a request leaves HTTP; only WebSocket handshakes do, as with the engine itself. */
@@ -150,6 +155,7 @@ class ProxyServer implements AdedProxy {
   #maxBody: number;
   #engineTimeout: number;
   #uploadIdle: number;
+  #readIdle: number;
 
   constructor(options: ProxyOptions) {
     this.#log = options.log;
@@ -163,6 +169,7 @@ class ProxyServer implements AdedProxy {
     this.#maxBody = options.maxBodyBytes ?? DEFAULT_MAX_BODY;
     this.#engineTimeout = options.engineTimeoutMs ?? 0;
     this.#uploadIdle = options.uploadIdleMs ?? 60_000;
+    this.#readIdle = options.readIdleMs ?? 600_000;
     this.server = createServer({
       IncomingMessage: ClientRequest,
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -171,6 +178,9 @@ class ProxyServer implements AdedProxy {
       connectionsCheckingInterval: Math.min(5000, this.#uploadIdle),
       keepAliveTimeout: options.keepAliveMs ?? 65_000,
       noDelay: true,
+      // a client whose machine is gone says so to nobody: the kernel asks
+      keepAlive: true,
+      keepAliveInitialDelay: KEEP_ALIVE_PROBE_MS,
       insecureHTTPParser: false,
       requireHostHeader: true,
     });
@@ -235,6 +245,7 @@ class ProxyServer implements AdedProxy {
     this.#maxBody = changes.maxBodyBytes ?? this.#maxBody;
     this.#engineTimeout = changes.engineTimeoutMs ?? this.#engineTimeout;
     this.#uploadIdle = changes.uploadIdleMs ?? this.#uploadIdle;
+    this.#readIdle = changes.readIdleMs ?? this.#readIdle;
     this.#logRequests = changes.logRequests ?? this.#logRequests;
   }
 
@@ -258,7 +269,7 @@ class ProxyServer implements AdedProxy {
 
   #handle(request: IncomingMessage, response: ServerResponse): void {
     const context = { connections: this.#connections, metrics: this.#metrics };
-    const relay = new Relay(request, response, context, { route: "other" });
+    const relay = new Relay(request, response, context, { route: "other", readIdleMs: this.#readIdle });
     if (this.#logRequests !== "none") this.#logWhenDone(relay);
     const fault = this.#route(relay);
     if (fault !== undefined) relay.fail(fault);
@@ -467,7 +478,10 @@ class ProxyServer implements AdedProxy {
 
   #handleUpgrade(request: IncomingMessage, socket: Socket, head: Buffer): void {
     const context = { connections: this.#connections, metrics: this.#metrics };
-    const relay = new Relay(request, responseOn(request, socket), context, { route: "websocket" });
+    const relay = new Relay(request, responseOn(request, socket), context, {
+      route: "websocket",
+      readIdleMs: this.#readIdle,
+    });
     const fault = this.#upgrade(relay, socket, head);
     if (fault !== undefined) relay.fail(fault);
   }

@@ -25,6 +25,11 @@ export interface RelayOptions {
   dialect?: StreamDialect;
 }
 
+export interface RelayLimits {
+  /** Longest time that the client takes nothing of an answer that waits for it, ms; 0: no limit. */
+  readIdleMs: number;
+}
+
 /** How long an error event may take to reach a slow client, and a refused upload to be drained, ms. */
 const LINGER_MS = 2000;
 
@@ -64,6 +69,9 @@ export class Relay implements Exchange {
   readonly #metrics: Metrics;
   #upstream: Upstream | undefined;
   #timer: NodeJS.Timeout | undefined;
+  readonly #readIdle: number;
+  /** Runs while the client takes nothing. */
+  #stall: NodeJS.Timeout | undefined;
   #started = false;
   #wrote = false;
   #done = false;
@@ -87,7 +95,7 @@ export class Relay implements Exchange {
     request: IncomingMessage,
     response: ServerResponse,
     context: { connections: Connections; metrics: Metrics },
-    options: RelayOptions,
+    options: RelayOptions & RelayLimits,
   ) {
     this.request = request;
     this.response = response;
@@ -99,7 +107,11 @@ export class Relay implements Exchange {
     this.requestId = requestIdOf(request);
     // Writing to a connection that has just closed is no news: Connections reports it.
     response.on("error", () => undefined);
-    response.on("drain", () => this.#upstream?.resume());
+    this.#readIdle = options.readIdleMs;
+    response.on("drain", () => {
+      clearTimeout(this.#stall);
+      this.#upstream?.resume();
+    });
     response.on("finish", () => this.#finished());
     this.#connections.begin(this.#socket, this);
   }
@@ -220,7 +232,22 @@ export class Relay implements Exchange {
     if (this.#done) return true;
     this.#wrote = true;
     if (this.arm !== undefined) this.#observe(piece);
-    return this.#body(piece);
+    const taken = this.#body(piece);
+    if (!taken) this.#watchReader();
+    return taken;
+  }
+
+  /** From now on until the client takes something: it may be gone without a word, and holds a slot. */
+  #watchReader(): void {
+    if (this.#readIdle === 0 || this.#socket.destroyed) return;
+    clearTimeout(this.#stall);
+    const before = this.#socket.bytesWritten - this.#socket.writableLength;
+    this.#stall = setTimeout(() => {
+      if (this.response.writableFinished) return;
+      if (this.#socket.bytesWritten - this.#socket.writableLength > before) this.#watchReader();
+      else this.#socket.resetAndDestroy();
+    }, this.#readIdle);
+    this.#stall.unref();
   }
 
   #writeHead(status: number, message: string, headers: string[]): void {
@@ -274,6 +301,7 @@ export class Relay implements Exchange {
   }
 
   clientGone(): void {
+    clearTimeout(this.#stall);
     const complete = this.response.writableFinished;
     this.#settle();
     if (!complete) {
@@ -293,6 +321,7 @@ export class Relay implements Exchange {
 
   #finished(): void {
     clearTimeout(this.#timer);
+    clearTimeout(this.#stall);
     this.#connections.finish(this.#socket, this);
     this.#metrics.requests.inc({
       route: this.#route,

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -151,13 +151,72 @@ describe("Snapshots", () => {
     first.purge("b");
     await keeper.stop();
     const second = drafterOf();
-    keeperOf().attach(second, INFO);
+    const later = [keeperOf(), keeperOf()];
+    later[0].attach(second, INFO);
     expect(lines).toEqual(["the drafter knows what it learnt before"]);
     expect(second.purge("b")).toBe(false);
     expect(second.purge("a")).toBe(true);
     writeFileSync(path.join(folder, "deep", `model-${INFO.vocabHash}.snapshot`), "junk");
-    keeperOf().attach(drafterOf(), INFO);
+    later[1].attach(drafterOf(), INFO);
     expect(lines[1]).toContain("moved aside");
+    for (const each of later) await each.stop();
+  });
+
+  it("survive a full disk: the last whole one stays, which is told once, and the next one is written", async () => {
+    const warnings: object[] = [];
+    const log = { debug() {}, info() {}, error() {}, warn: (fields: object) => warnings.push(fields) };
+    const base = path.join(folder, "model");
+    const kept = `${base}-${INFO.vocabHash}.snapshot`;
+    const drafter = drafterOf();
+    const keeper = new SnapshotKeeper({ base, everyMs: 1e6, log });
+    keeper.attach(drafter, INFO);
+    run(drafter, "a");
+    await keeper.save();
+    const before = readFileSync(kept);
+    // the kernel's own device of that kind stands where the next snapshot is written before it is renamed
+    const temporary = `${kept}.${process.pid}.tmp`;
+    for (let attempt = 0; attempt < 2; attempt++) {
+      symlinkSync("/dev/full", temporary);
+      run(drafter, "b");
+      await keeper.save();
+      expect(existsSync(temporary)).toBe(false);
+      expect(readFileSync(kept).equals(before)).toBe(true);
+    }
+    expect(warnings).toEqual([{ file: kept, reason: expect.stringContaining("ENOSPC") }]);
+    await keeper.stop();
+    const second = drafterOf();
+    const next = new SnapshotKeeper({ base, everyMs: 1e6, log });
+    next.attach(second, INFO);
+    expect(second.purge("b")).toBe(true);
+    await next.stop();
+    expect(warnings).toHaveLength(1);
+  });
+
+  it("are written by one process only, which the others are told, until it is gone", async () => {
+    const base = path.join(folder, "model");
+    const kept = `${base}-${INFO.vocabHash}.snapshot`;
+    const other = spawn("sleep", ["600"]);
+    await once(other, "spawn");
+    const stat = readFileSync(`/proc/${other.pid}/stat`, "latin1");
+    const started = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19];
+    writeFileSync(`${kept}.lock`, `${other.pid} ${started}`);
+    const warnings: unknown[] = [];
+    const log = { debug() {}, info() {}, error() {}, warn: (fields: object) => warnings.push(fields) };
+    const drafter = drafterOf();
+    const keeper = new SnapshotKeeper({ base, everyMs: 1e6, log });
+    keeper.attach(drafter, INFO);
+    for (const scope of ["a", "b"]) {
+      run(drafter, scope);
+      await keeper.save();
+    }
+    expect(existsSync(kept)).toBe(false);
+    expect(warnings).toEqual([{ file: kept, pid: other.pid }]);
+    const gone = once(other, "exit");
+    other.kill("SIGKILL");
+    await gone;
+    await keeper.stop();
+    expect(existsSync(kept)).toBe(true);
+    expect(readdirSync(folder)).toEqual([path.basename(kept)]);
   });
 
   it("survive kill -9 at any moment: what lies there is always whole", async () => {

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { afterEach, describe, expect, it } from "@jest/globals";
+import { afterEach, describe, expect, it, jest } from "@jest/globals";
 import { Agent, type Dispatcher, request } from "undici";
 import { createEngine } from "../../../src/engine/create.ts";
 import type { Engine, EngineSnapshot, EngineState } from "../../../src/engine/engine.ts";
@@ -185,6 +185,22 @@ describe("EngineProcess", () => {
     engine.removeAllListeners("state");
     await engine.start();
     expect(engine.snapshot().state).toBe("ready");
+  });
+
+  it("gives up when it dies all the time, also while the wall clock is set forward", async () => {
+    const engine = create({ restart: { firstDelayMs: 1, maxDeaths: 3 } });
+    await engine.start();
+    const failed = until(engine, "failed");
+    engine.on("state", ({ state, pid }) => {
+      if (state === "ready") process.kill(pid as number, "SIGKILL");
+    });
+    let jump = 0;
+    const real = Date.now;
+    // an hour each time that somebody looks: no two deaths would be within a minute
+    const clock = jest.spyOn(Date, "now").mockImplementation(() => real() + ++jump * 3_600_000);
+    process.kill(engine.snapshot().pid as number, "SIGKILL");
+    expect(await failed).toMatchObject({ restarts: 2 });
+    clock.mockRestore();
   });
 
   it("ends one that ignores SIGTERM", async () => {
