@@ -200,14 +200,9 @@ export const configSchema = z.strictObject({
         .positive()
         .default(65)
         .meta({ description: "How long a connection may stay open between requests." }),
-      read_idle_seconds: z
-        .number()
-        .min(0)
-        .default(600)
-        .meta({
-          description:
-            "Longest time that a client takes nothing of an answer that waits for it; 0: no limit.",
-        }),
+      read_idle_seconds: z.number().min(0).default(600).meta({
+        description: "Longest time that a client takes nothing of an answer that waits for it; 0: no limit.",
+      }),
       engine_timeout_seconds: z
         .number()
         .min(0)
