@@ -286,8 +286,35 @@ static void test_experts(test_state & ts, const cpu & c, ggml_backend_buffer_typ
     }
 }
 
+// other layouts have kernels of their own for one column and for several (repacked weights, AMX tiles): none is taken while these
+// kernels are on, least of all for a type without panels, whose columns are read as the file has them
+static void test_other_layouts(test_state & ts, const cpu & c) {
+    auto * get = (ggml_backend_dev_get_extra_bufts_t) ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts");
+    ggml_backend_buffer_type_t * bufts = get ? get(ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0)) : nullptr;
+    for (; bufts && *bufts; bufts++) {
+        if (*bufts == panel_buffer_type()) {
+            continue;
+        }
+        for (int i = 0; i < GGML_TYPE_COUNT; i++) {
+            const auto type = (ggml_type) i;
+            if (ggml_blck_size(type) == 0 || ggml_get_type_traits_cpu(type)->vec_dot == nullptr) {
+                continue;
+            }
+            arena a;
+            // as a model's loader asks: in an empty buffer
+            const ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(*bufts, 0));
+            ggml_tensor * w = ggml_new_tensor_2d(a.ctx.get(), type, 512, 64);
+            ggml_tensor * y = ggml_mul_mat(a.ctx.get(), w, ggml_new_tensor_2d(a.ctx.get(), GGML_TYPE_F32, 512, 4));
+            w->buffer = buffer.get();
+            ts.check(!ggml_backend_supports_op(c.backend.get(), y), text("mul_mat %s %s: not taken", ggml_backend_buft_name(*bufts), ggml_type_name(type)));
+        }
+    }
+}
+
 void test_mul_mat(test_state & ts) {
     const cpu c;
+
+    test_other_layouts(ts, c);
 
     const auto panels = panel_buffer_type();
     ts.check(panels != nullptr, "this build has kernels for weights in panels");

@@ -3,6 +3,7 @@
 
 #include "invariant.h"
 
+#include "ggml-backend-impl.h"
 #include "ggml-cpu-impl.h"
 #include "ggml-cpu.h"
 
@@ -75,6 +76,10 @@ tensor_traits * column_traits(const ggml_tensor * op) {
     const ggml_tensor * src0 = op->src[0];
     const ggml_tensor * src1 = op->src[1];
     if (op->op != GGML_OP_MUL_MAT || src1->type != GGML_TYPE_F32 || src1->ne[1] < 2 || src1->ne[1] > MAX_COLS) {
+        return nullptr;
+    }
+    // weights in another layout are not ours to read
+    if (src0->buffer && !ggml_backend_buft_is_host(src0->buffer->buft)) {
         return nullptr;
     }
     // FWHT and other hints have kernels of their own
