@@ -28,6 +28,7 @@ const client = new DraftLinkClient({
   log,
   draftLatency: new LatencyRing(),
   linkLatency: new LatencyRing(),
+  exchangeLatency: new LatencyRing(),
   // servers live for a second or two
   backoff: { firstMs: 5, maxMs: 20 },
 });

@@ -81,8 +81,11 @@ export interface DraftingSnapshot {
   steps: number;
   tokens: number;
   tokens_per_step: number | null;
+  /** Step received to draft handed to the socket, and the part of it that is the link. */
   draft_us: { p50: number | null; p99: number | null };
   link_us: { p50: number | null; p99: number | null };
+  /** What link and drafting together added to a step, as the engine measures it. */
+  exchange_us: { p50: number | null; p99: number | null };
   cost_us: Record<string, number>;
   /**
    * Batches that the engine compared with one-by-one decoding at its start, those whose logits are the same to the last bit, and the margin

@@ -39,6 +39,8 @@ export interface DraftLinkOptions {
   draftLatency: LatencyRing;
   /** The part of it that is decoding, encoding and writing, µs. */
   linkLatency: LatencyRing;
+  /** What each exchange added to the engine's step, as the engine measures it: with the way there and back, µs. */
+  exchangeLatency: LatencyRing;
   /** Told of each change of state. */
   onState?(state: LinkState): void;
   /** Waits between attempts double from `firstMs` to `maxMs`. @default 50 … 2000 ms */
@@ -221,6 +223,7 @@ export class DraftLinkClient {
     const drafter = this.#drafter;
     if (drafter === undefined) return;
     const decodedAt = performance.now();
+    if (frame.spentUs > 0) this.#options.exchangeLatency.record(frame.spentUs);
     drafter.observe(frame.step);
     if (!frame.ask) return;
     const drafts = drafter.draft(frame.step);

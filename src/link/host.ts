@@ -52,6 +52,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
   readonly #maxMs: number;
   readonly #draftLatency = new LatencyRing();
   readonly #linkLatency = new LatencyRing();
+  readonly #exchangeLatency = new LatencyRing();
   readonly #corpora: FloorLoader | undefined;
   #worker: Worker | undefined;
   #status: StatusMessage | undefined;
@@ -180,6 +181,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       tokens_per_step: stats === undefined || stats.steps === 0 ? null : stats.tokensPerStep,
       draft_us: this.#draftLatency.quantiles(),
       link_us: this.#linkLatency.quantiles(),
+      exchange_us: this.#exchangeLatency.quantiles(),
       cost_us: stats?.costUs ?? {},
       exactness: this.#status?.exactness,
       matrix: stats?.matrix ?? { rows: 0, bytes: 0, limit: 0 },
@@ -213,6 +215,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       floor: this.#floorData(),
       draftLatency: this.#draftLatency.buffer,
       linkLatency: this.#linkLatency.buffer,
+      exchangeLatency: this.#exchangeLatency.buffer,
       statusMs,
       snapshots:
         snapshots === undefined

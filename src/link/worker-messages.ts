@@ -12,6 +12,7 @@ export interface WorkerInput {
   drafterOptions: DrafterOptions;
   draftLatency: SharedArrayBuffer;
   linkLatency: SharedArrayBuffer;
+  exchangeLatency: SharedArrayBuffer;
   /** Time between status messages, ms. */
   statusMs: number;
   /** What the corpora taught, if they are read already. */

@@ -91,6 +91,7 @@ const client = new DraftLinkClient({
   log,
   draftLatency: new LatencyRing(input.draftLatency),
   linkLatency: new LatencyRing(input.linkLatency),
+  exchangeLatency: new LatencyRing(input.exchangeLatency),
   onState: () => report(true),
 });
 

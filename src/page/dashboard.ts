@@ -29,6 +29,7 @@ interface Model {
   tokens_per_step: number | null;
   draft_us: Quantiles;
   link_us: Quantiles;
+  exchange_us: Quantiles;
   cost_us: Record<string, number>;
   matrix: { rows: number; bytes: number; limit: number } | null;
   controller: { asleep: number; nodes: number } | null;
@@ -349,6 +350,8 @@ function showFigures(name: string, model: Model): void {
         ["drafting, p99", us(model.draft_us.p99)],
         ["link, p50", us(model.link_us.p50)],
         ["link, p99", us(model.link_us.p99)],
+        ["both, as the engine waits for them, p50", us(model.exchange_us.p50)],
+        ["both, as the engine waits for them, p99", us(model.exchange_us.p99)],
         ["rows of the matrix", String(matrix?.rows ?? "–")],
         [
           "its memory",

@@ -36,6 +36,7 @@ const NO_DRAFTER: Omit<ModelStatus, "state" | "engine_pid" | "kind" | "restarts"
   tokens_per_step: null,
   draft_us: { p50: null, p99: null },
   link_us: { p50: null, p99: null },
+  exchange_us: { p50: null, p99: null },
   cost_us: {},
   matrix: null,
   controller: null,

@@ -114,7 +114,7 @@ describe("/aded/status", () => {
     });
     expect(after.tokens - before.tokens).toBeGreaterThanOrEqual(after.steps - before.steps);
     expect(after.tokens_per_step).toBeGreaterThan(1);
-    for (const { p50, p99 } of [after.draft_us, after.link_us]) {
+    for (const { p50, p99 } of [after.draft_us, after.link_us, after.exchange_us]) {
       expect(p50).toBeGreaterThan(0);
       expect(p99).toBeGreaterThanOrEqual(p50 ?? Number.POSITIVE_INFINITY);
     }

@@ -1195,7 +1195,7 @@ static void test_step(test_state & t) {
 
     l.link.step({ a, b }, 5000, 4);
     const json j = peer.until("step");
-    t.check(j.size() == 7 && j["seq"] == 1 && j["us"] == 5000 && j["n_batch"] == 4 && j["ask"] == true && j["budget_us"] == 12345 && j["slots"].size() == 2, "step: " + j.dump().substr(0, 80));
+    t.check(j.size() == 8 && j["spent_us"] == 0 && j["seq"] == 1 && j["us"] == 5000 && j["n_batch"] == 4 && j["ask"] == true && j["budget_us"] == 12345 && j["slots"].size() == 2, "step: " + j.dump().substr(0, 80));
     const json expected = {
         { "slot", 0 }, { "accepted", bin_of(a.accepted) }, { "nodes", bin_of(a.nodes) }, { "parents", bin_of(a.parents) }, { "path", bin_of(a.path) },
         { "k", 2 }, { "ids", bin_of(a.ids) }, { "probs", j["slots"][0]["probs"] }, { "room", 7 }, { "draft", true },
@@ -1212,8 +1212,15 @@ static void test_step(test_state & t) {
     t.check( asks({ test_link::step_of(0, { 1 }, 9, false), test_link::step_of(2, { 1 }, 1) }), "step: asked for the other slot");
     t.check( asks({ test_link::step_of(0, { 1 }, 1) }),                                          "step: asked");
 
+    // a draft that does not come takes the whole budget
+    t.check(l.link.take(0).empty(), "step: no draft");
     l.step(0, { 1 });
-    t.check(peer.until("step")["seq"] == 6, "step: seq counts up");
+    const json late = peer.until("step");
+    t.check(late["seq"] == 6, "step: seq counts up");
+    t.check(late["spent_us"] >= 12000 && late["spent_us"] < 1000000, "step: what the exchange before took: " + late["spent_us"].dump());
+    t.check(!asks({ test_link::step_of(0, { 1 }, 0) }), "step: not asked");
+    l.step(0, { 1 });
+    t.check(peer.until("step")["spent_us"] == 0, "step: where nothing is asked, no time is spent");
 
     // the budget follows the measured time
     test_link m(-1);

@@ -29,6 +29,7 @@ export const LINKED: DraftingSnapshot = {
   tokens_per_step: 2.1,
   draft_us: { p50: 40, p99: 90 },
   link_us: { p50: 20, p99: null },
+  exchange_us: { p50: 90, p99: null },
   cost_us: { "1": 8000, "8": 9000 },
   matrix: { rows: 5, bytes: 640, limit: 1 << 20 },
   controller: { asleep: 0, nodes: 7 },

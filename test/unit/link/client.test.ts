@@ -12,6 +12,7 @@ describe("DraftLinkClient", () => {
   let states: string[];
   let draftLatency: LatencyRing;
   let linkLatency: LatencyRing;
+  let exchangeLatency: LatencyRing;
   let client: DraftLinkClient;
 
   beforeEach(async () => {
@@ -20,6 +21,7 @@ describe("DraftLinkClient", () => {
     states = [];
     draftLatency = new LatencyRing();
     linkLatency = new LatencyRing();
+    exchangeLatency = new LatencyRing();
     client = new DraftLinkClient({
       socketPath: engine.path,
       topK: 12,
@@ -30,6 +32,7 @@ describe("DraftLinkClient", () => {
       log: silentLog(),
       draftLatency,
       linkLatency,
+      exchangeLatency,
       onState: (state) => states.push(state),
       backoff: { firstMs: 1, maxMs: 20 },
     });
@@ -96,6 +99,15 @@ describe("DraftLinkClient", () => {
     const link = linkLatency.quantiles().p50 ?? Number.NaN;
     expect(link).toBeGreaterThan(0);
     expect(draft).toBeGreaterThanOrEqual(link);
+  });
+
+  it("keeps what the engine says that an exchange took, where it says so", async () => {
+    await greet();
+    for (const [i, spent] of [{}, { spent_us: 0 }, { spent_us: 700 }].entries()) {
+      engine.send({ ...stepMap(i + 1), ...spent });
+      await engine.frame("draft", i);
+    }
+    expect(exchangeLatency.quantiles()).toEqual({ p50: 700, p99: 700 });
   });
 
   it("waits for an engine that is not there yet", async () => {

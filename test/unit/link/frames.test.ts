@@ -61,11 +61,12 @@ describe("EngineFrameDecoder", () => {
         sampling: { greedy: true, temperature: 0, grammar: false, draft: true },
       },
     });
-    expect(decoder.decode(pack(stepMap(9)))).toEqual({
+    expect(decoder.decode(pack(stepMap(9, { spent_us: 321 })))).toEqual({
       type: "step",
       seq: 9,
       ask: true,
       budgetUs: 5000,
+      spentUs: 321,
       step: {
         decodeUs: 1234,
         nBatch: 3,
@@ -101,7 +102,7 @@ describe("EngineFrameDecoder", () => {
 
   it("reads 64-bit integers as numbers", () => {
     const frame = greeted().decode(pack(stepMap(1, { us: 2n ** 40n, seq: 5_000_000_000n })));
-    expect(frame).toMatchObject({ seq: 5_000_000_000, step: { decodeUs: 2 ** 40 } });
+    expect(frame).toMatchObject({ seq: 5_000_000_000, spentUs: 0, step: { decodeUs: 2 ** 40 } });
   });
 
   it("reads arrays wherever they lie in the buffer", () => {

@@ -602,6 +602,11 @@ void server_draft_link::end(int32_t slot, const char * reason) {
 }
 
 void server_draft_link::step(const std::vector<server_draft_step_slot> & cur, int64_t us, int32_t n_batch) {
+    const int64_t t_start   = ggml_time_us();
+    const int64_t before_us = spent_us;
+
+    spent_us = 0;
+
     if (us > 0) {
         step_us = step_us == 0.0 ? us : 0.9*step_us + 0.1*us;
     }
@@ -665,13 +670,14 @@ void server_draft_link::step(const std::vector<server_draft_step_slot> & cur, in
     budget_us = timeout_us >= 0 ? timeout_us : std::clamp<int64_t>(step_us/4, BUDGET_MIN_US, BUDGET_MAX_US);
 
     server_draft_writer w;
-    w.map(7);
+    w.map(8);
     w.kv("type", "step");
     w.key("seq");
     const size_t pos_seq = w.buf.size();
     w.num(INT32_MAX); // 5 bytes, filled in below
     w.kv("us",        us);
     w.kv("n_batch",   n_batch);
+    w.kv("spent_us",  before_us);
     w.kv_bool("ask",  ask);
     w.kv("budget_us", budget_us);
     w.key("slots");
@@ -703,6 +709,7 @@ void server_draft_link::step(const std::vector<server_draft_step_slot> & cur, in
             waiting   = ask;
             t_asked   = ggml_time_us();
             send_locked(w.finish());
+            spent_us  = ask ? ggml_time_us() - t_start : 0;
         }
     }
 
@@ -737,9 +744,11 @@ server_draft_tree server_draft_link::take(int32_t slot) {
     std::unique_lock<std::mutex> lock(mutex);
 
     if (waiting && seq_asked != 0 && !answered) {
-        const int64_t us_left = t_asked + budget_us - ggml_time_us();
+        const int64_t t_wait  = ggml_time_us();
+        const int64_t us_left = t_asked + budget_us - t_wait;
         if (us_left > 0) {
             cond.wait_for(lock, std::chrono::microseconds(us_left), [&]() { return answered || seq_asked == 0 || stop; });
+            spent_us += ggml_time_us() - t_wait;
         }
         if (!answered && seq_asked != 0) {
             if (++n_late >= N_LATE_MAX) {

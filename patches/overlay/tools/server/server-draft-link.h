@@ -156,6 +156,7 @@ private:
     int32_t n_pause   = 0; // steps for which nothing is asked
     int64_t t_asked   = 0;
     int64_t budget_us = 0;
+    int64_t spent_us  = 0; // on the exchange under way: its frame made and sent, its draft waited for
     bool    waiting   = false;
 
     // shared with the I/O thread
