@@ -25,7 +25,7 @@ export function engineCommand(): Command {
   command
     .command("build")
     .description("build the patched llama-server and print its path")
-    .option("--stock", "without the patches")
+    .option("--stock", "without the patches, save those that mend a fault")
     .option("--asan", "patched, with AddressSanitizer")
     .option("--tests", "the C++ tests of the patches too")
     .option("--json", "print all paths as JSON")
@@ -42,7 +42,7 @@ export function engineCommand(): Command {
   command
     .command("path")
     .description("print the path of llama-server; status 1 if it is not built")
-    .option("--stock", "of the unpatched one")
+    .option("--stock", "of the stock one")
     .option("--asan", "of the one with AddressSanitizer")
     .option("--json", "print all paths as JSON")
     .action(async (flags: EngineFlags) => {

@@ -77,7 +77,7 @@ export async function planEngine(options: EngineOptions = {}): Promise<Plan> {
   hash.update(
     `${RECIPE}\n${await bundleHash()}\n${flags.join("\n")}\n${await compilerId(options.signal)}\n${cpuId()}\n`,
   );
-  if (flavour !== "stock") await hashPatches(hash);
+  await hashPatches(hash, { fixesOnly: flavour === "stock" });
   const testTargets = options.tests && flavour !== "stock" ? await listTestTargets() : [];
   return {
     flavour,
@@ -219,8 +219,8 @@ async function prepareSource(plan: Plan, options: EngineOptions): Promise<void> 
   try {
     task?.update(0, 2, "cloning llama.cpp from node-llama-cpp's bundle");
     await cloneSource(fresh, options);
-    task?.update(1, 2, plan.flavour === "stock" ? "unpatched" : "applying patches");
-    if (plan.flavour !== "stock") await applyPatches(fresh, options);
+    task?.update(1, 2, "applying patches");
+    await applyPatches(fresh, { signal: options.signal, fixesOnly: plan.flavour === "stock" });
     await rename(fresh, source);
     task?.end("done");
   } catch (error) {

@@ -14,13 +14,22 @@ import { git } from "./source.ts";
 export interface PatchOptions {
   /** @default patches/ of this program */
   patchFolder?: string;
+  /** Only those that mend a fault of the engine itself, and no overlay: what the stock build gets. @default false */
+  fixesOnly?: boolean;
   signal?: AbortSignal;
 }
+
+/** "0004-fix-…": mends a fault that the stock build could not be run with. */
+const FIX = /^\d+-fix-/;
 
 /** Names of the patch files, in the order in which they apply. */
 export async function listPatches(patchFolder = projectPath("patches")): Promise<string[]> {
   const names = await readdir(patchFolder);
   return names.filter((name) => name.endsWith(".patch")).sort();
+}
+
+async function chosenPatches(patchFolder: string, { fixesOnly = false }: PatchOptions): Promise<string[]> {
+  return (await listPatches(patchFolder)).filter((name) => !fixesOnly || FIX.test(name));
 }
 
 /** Paths of the overlay's files, relative to the overlay and so to the engine's tree. */
@@ -34,11 +43,12 @@ export async function listOverlay(patchFolder = projectPath("patches")): Promise
     .sort();
 }
 
-/** Adds names and contents of all patches and overlay files to a hash. */
-export async function hashPatches(hash: Hash, patchFolder = projectPath("patches")): Promise<void> {
+/** Adds names and contents of the patches and overlay files that `applyPatches` would apply to a hash. */
+export async function hashPatches(hash: Hash, options: PatchOptions = {}): Promise<void> {
+  const patchFolder = options.patchFolder ?? projectPath("patches");
   const files = [
-    ...(await listPatches(patchFolder)),
-    ...(await listOverlay(patchFolder)).map((name) => path.join("overlay", name)),
+    ...(await chosenPatches(patchFolder, options)),
+    ...(options.fixesOnly ? [] : await listOverlay(patchFolder)).map((name) => path.join("overlay", name)),
   ];
   for (const name of files) {
     hash.update(`${name}\0`).update(
@@ -56,8 +66,8 @@ export async function hashPatches(hash: Hash, patchFolder = projectPath("patches
  */
 export async function applyPatches(tree: string, options: PatchOptions = {}): Promise<void> {
   const patchFolder = options.patchFolder ?? projectPath("patches");
-  await copyOverlay(tree, patchFolder);
-  for (const name of await listPatches(patchFolder)) {
+  if (!options.fixesOnly) await copyOverlay(tree, patchFolder);
+  for (const name of await chosenPatches(patchFolder, options)) {
     const file = path.join(patchFolder, name);
     try {
       await git(["am", "-3", "--quiet", "--committer-date-is-author-date", file], {
