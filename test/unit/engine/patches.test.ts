@@ -106,11 +106,36 @@ describe("the patch series", () => {
     expect(readdirSync(path.join(patchFolder, "overlay", "sub"))).toEqual(["new.cpp"]);
   });
 
+  it("gives the stock build its fixes and nothing else", async () => {
+    const patchFolder = await patchSeries("fixes");
+    const work = sourceTree("fixes-work2");
+    await applyPatches(work, { patchFolder });
+    const digest = async (fixesOnly: boolean): Promise<string> => {
+      const hash = createHash("sha256");
+      await hashPatches(hash, { patchFolder, fixesOnly });
+      return hash.digest("hex");
+    };
+    const none = await digest(true);
+    write(path.join(work, "b.txt"), "mended\n");
+    git(work, "add", "b.txt");
+    git(work, "commit", "--quiet", "-m", "fix : b was broken");
+    await refreshPatches(work, { patchFolder });
+    expect(await listPatches(patchFolder)).toContain("0003-fix-b-was-broken.patch");
+    expect(await digest(true)).not.toBe(none);
+    expect(await digest(true)).not.toBe(await digest(false));
+
+    const tree = sourceTree("fixes-clone");
+    await applyPatches(tree, { patchFolder, fixesOnly: true });
+    expect(readFileSync(path.join(tree, "b.txt"), "utf8")).toBe("mended\n");
+    expect(readFileSync(path.join(tree, "a.txt"), "utf8")).toBe("one\ntwo\nthree\n");
+    expect(existsSync(path.join(tree, "sub"))).toBe(false);
+  });
+
   it("has another hash when a name or a byte differs", async () => {
     const patchFolder = await patchSeries("hashed");
     const digest = async (): Promise<string> => {
       const hash = createHash("sha256");
-      await hashPatches(hash, patchFolder);
+      await hashPatches(hash, { patchFolder });
       return hash.digest("hex");
     };
     const seen = [await digest(), await digest()];

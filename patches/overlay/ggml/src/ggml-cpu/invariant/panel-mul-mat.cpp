@@ -9,12 +9,16 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #if defined(__linux__)
 #    include <sys/mman.h>
+#    include <sys/syscall.h>
+#    include <unistd.h>
 #endif
 
 #ifdef GGML_INVARIANT
@@ -29,19 +33,52 @@ static constexpr int MAX_COLS_FLOAT = 12; // 2 vectors of weights, 24 sums, and 
 static constexpr int    MAX_ALONE_COLS = 16;
 static constexpr size_t MAX_ALONE_SIZE = 2 << 20;
 
-template <typename W, typename = void> struct kernels {
-    static constexpr int UNIT = W::BLOCK, UNITS = 1, MAX_COLS = MAX_COLS_FLOAT;
-    template <int N> static constexpr auto gemm = panel_float<W, N>;
-};
-template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename W::act, q8_act>>> {
-    static constexpr int UNIT = 32, UNITS = W::SUBS, MAX_COLS = MAX_COLS_Q8;
-    template <int N> static constexpr auto gemm = panel_q8<W, N>;
-};
+#ifdef GGML_INVARIANT_AMX
+// Linux gives a process the registers of the matrix unit when it asks for them
+static bool has_tiles() {
+    static const bool has = [] {
+        constexpr int REQ_XCOMP_PERM = 0x1023, XTILEDATA = 18; // Linux: Documentation/arch/x86/xstate.rst
+        return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XTILEDATA) == 0;
+    }();
+    return has;
+}
+#else
+static bool has_tiles() { return false; }
+struct tile_scope { explicit tile_scope(int) {} };
+#endif
 
 using gemm_t = void (*)(int64_t n_blocks, const uint8_t * w, const void * x, float * const * y, int rows);
 
+template <typename W, typename = void> struct kernels {
+    static constexpr int UNIT = W::BLOCK, UNITS = 1, MAX_COLS = MAX_COLS_FLOAT, MIN_COLS_TILES = MAX_COLS + 1;
+    template <int N> static constexpr gemm_t gemm       = panel_float<W, N>;
+    template <int N> static constexpr gemm_t gemm_tiles = nullptr;
+};
+template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename W::act, q8_act>>> {
+    static constexpr int UNIT = 32, UNITS = W::SUBS, MAX_COLS = MAX_COLS_Q8;
+    template <int N> static constexpr gemm_t gemm = panel_q8<W, N>;
+#ifdef GGML_INVARIANT_AMX
+    // the fewest columns for which the matrix unit is faster (measured with Sapphire Rapids)
+    static constexpr int MIN_COLS_TILES = W::TWO_SCALES ? MAX_COLS + 1 : W::SUBS == 1 ? 8 : 12;
+    template <int N> static constexpr gemm_t tiles() {
+        if constexpr (N >= MIN_COLS_TILES) {
+            return panel_amx<W, N>;
+        } else {
+            return nullptr;
+        }
+    }
+    template <int N> static constexpr gemm_t gemm_tiles = tiles<N>();
+#else
+    static constexpr int MIN_COLS_TILES = MAX_COLS + 1;
+    template <int N> static constexpr gemm_t gemm_tiles = nullptr;
+#endif
+};
+
 template <typename W, int... N> static constexpr std::array<gemm_t, sizeof...(N)> gemm_table(std::integer_sequence<int, N...>) {
     return { kernels<W>::template gemm<N + 1>... };
+}
+template <typename W, int... N> static constexpr std::array<gemm_t, sizeof...(N)> gemm_tiles_table(std::integer_sequence<int, N...>) {
+    return { kernels<W>::template gemm_tiles<N + 1>... };
 }
 
 struct panel_tensor_traits : tensor_traits {
@@ -61,7 +98,22 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
     static constexpr int64_t ROWS     = W::ROWS;
     static constexpr int     MAX_COLS = K::MAX_COLS;
 
-    static constexpr std::array<gemm_t, MAX_COLS> GEMM = gemm_table<W>(std::make_integer_sequence<int, MAX_COLS>());
+    static constexpr std::array<gemm_t, MAX_COLS> GEMM       = gemm_table<W>(std::make_integer_sequence<int, MAX_COLS>());
+    static constexpr std::array<gemm_t, MAX_COLS> GEMM_TILES = gemm_tiles_table<W>(std::make_integer_sequence<int, MAX_COLS>());
+
+    // The kernels of one operation: the matrix unit, if it is used, stands ready for tiles of `tiles` columns, and narrower
+    // ones are computed without it.
+    class gemms {
+        const int                 tiles;
+        std::optional<tile_scope> scope;
+    public:
+        explicit gemms(int64_t n_cols) : tiles(n_cols >= K::MIN_COLS_TILES && has_tiles() ? (int) n_cols : 0) {
+            if (tiles > 0) {
+                scope.emplace(tiles);
+            }
+        }
+        gemm_t operator[](int64_t n) const { return n == tiles ? GEMM_TILES[n - 1] : GEMM[n - 1]; }
+    };
 
     static int64_t n_panels(const ggml_tensor * t) { return (t->ne[1] + ROWS - 1)/ROWS; }
     static int64_t n_blocks(const ggml_tensor * t) { return t->ne[0]/W::BLOCK; }
@@ -182,6 +234,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         // tile after tile of activations passes
         const int64_t n_chunks = std::min<int64_t>(panels, params->nth*(alone || params->nth == 1 ? 1 : panels*(int64_t) size > (4 << 20) ? 16 : 4));
         const int64_t group    = n_cols <= 4*MAX_COLS ? 1 : std::max<int64_t>(1, (128 << 10)/size);
+        const gemms   gemm(tile_cols(n_cols, 0));
 
         for (int64_t chunk = params->ith; chunk < n_chunks; chunk = alone ? n_chunks : ggml_threadpool_chunk_add(params->threadpool, 1)) {
             const int64_t end = panels*(chunk + 1)/n_chunks;
@@ -194,7 +247,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
                     }
                     for (int64_t p = p0; p < std::min(p0 + group, end); p++) {
                         const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
-                        GEMM[n - 1](blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
+                        gemm[n](blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
                         for (int64_t c = 0; c < n; c++) {
                             y[c] += ROWS;
                         }
@@ -279,7 +332,8 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         }
         ggml_barrier(params->threadpool);
 
-        act * tile = w.tile + params->ith*units*MAX_COLS;
+        act *       tile = w.tile + params->ith*units*MAX_COLS;
+        const gemms gemm(MAX_COLS);
 
         for (int64_t e = 0; e < n_expert; e++) {
             // the experts' shares are shifted against each other, so that small matrices keep all threads busy
@@ -298,7 +352,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
                 }
                 for (int64_t p = p0; p < p1; p++) {
                     const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
-                    GEMM[n - 1](blocks, (const uint8_t *) src0->data + e*panels*size + p*size, tile, y, rows);
+                    gemm[n](blocks, (const uint8_t *) src0->data + e*panels*size + p*size, tile, y, rows);
                     for (int64_t c = 0; c < n; c++) {
                         y[c] += ROWS;
                     }

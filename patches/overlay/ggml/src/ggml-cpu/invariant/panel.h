@@ -341,23 +341,34 @@ template <int BYTES> static inline void prefetch_block(const uint8_t * w) {
 
 // ---- integer kernel
 
+// adds what 32 weights and 32 values of a column give; i0, i1: the integer sums over the two halves, or i0 that over all if
+// W has one scale for them
+template <typename W> static inline void add_q8(i32v i0, i32v i1, f32v d0, f32v d1, f32v m, const q8_act & x, f32v & acc) {
+    if (W::TWO_SCALES) {
+        const f32v t = fma(to_f32(i1), d1, mul(to_f32(i0), d0));
+        acc = fma(t, set1(x.d), acc);
+    } else {
+        acc = fma(to_f32(i0), mul(d0, set1(x.d)), acc);
+    }
+    if (W::HAS_MIN) {
+        acc = fma(m, set1(x.s), acc);
+    }
+}
+
 // 32 weights and 32 values of a column
 template <typename W> static inline void mad_q8(const u8v * q, f32v d0, f32v d1, f32v m, const q8_act & x, f32v & acc) {
     if (W::TWO_SCALES) {
         const i32v i0 = dot4<W::MAXW>(set1(x.init[0]), q,     x.qs);
         const i32v i1 = dot4<W::MAXW>(set1(x.init[1]), q + 4, x.qs + 16);
-        const f32v t  = fma(to_f32(i1), d1, mul(to_f32(i0), d0));
-        acc = fma(t, set1(x.d), acc);
+        add_q8<W>(i0, i1, d0, d1, m, x, acc);
     } else if (W::MAXW <= 15 && W::SUBS == 1) {
         // two shorter chains: measured faster here than dot8()
         const i32v i0 = dot4<W::MAXW>(set1(x.init[0]), q, x.qs);
         const i32v i1 = dot4<W::MAXW>(set1((int32_t) 0), q + 4, x.qs + 16);
-        acc = fma(to_f32(add(i0, i1)), mul(d0, set1(x.d)), acc);
+        add_q8<W>(add(i0, i1), i1, d0, d1, m, x, acc);
     } else {
-        acc = fma(to_f32(dot8<W::MAXW, W::ZERO != 0>(x.init, q, x.qs)), mul(d0, set1(x.d)), acc);
-    }
-    if (W::HAS_MIN) {
-        acc = fma(m, set1(x.s), acc);
+        const i32v i = dot8<W::MAXW, W::ZERO != 0>(x.init, q, x.qs);
+        add_q8<W>(i, i, d0, d1, m, x, acc);
     }
 }
 
@@ -403,6 +414,112 @@ static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float
         }
     }
 }
+
+#ifdef GGML_INVARIANT_AMX
+
+// ---- the same with the matrix unit (AMX): 32 weights of a panel's rows are tile 0, the values of N columns tile 1, and their
+// product, tile 2, holds the integer sums that dot8() gives. Integers: the same bits.
+
+struct alignas(64) tile_config {
+    uint8_t  palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes[16] = { 4*LANES, 32, 4*LANES }; // of a row
+    uint8_t  rows[16];
+
+    explicit tile_config(int n_cols) : rows{ 8, (uint8_t) n_cols, (uint8_t) n_cols } {}
+};
+
+// GCC's tile intrinsics do not tell the compiler which memory they read and write
+template <typename T> static inline void is_read(const T & v) { __asm__ volatile ("" : : "m" (v)); }
+template <typename T> static inline void is_written(T & v) { __asm__ volatile ("" : "=m" (v)); }
+
+// the tiles of this thread are those for N columns while it lives; then they are what they were
+class tile_scope {
+    alignas(64) uint8_t before[64];
+public:
+    explicit tile_scope(int n_cols) {
+        _tile_storeconfig(before);
+        is_written(before);
+        const tile_config config(n_cols);
+        is_read(config);
+        _tile_loadconfig(&config);
+    }
+    ~tile_scope() {
+        if (before[0] == 0) {
+            _tile_release();
+        } else {
+            is_read(before);
+            _tile_loadconfig(before);
+        }
+    }
+    tile_scope(const tile_scope &) = delete;
+    tile_scope & operator=(const tile_scope &) = delete;
+};
+
+// panel_q8() within a tile_scope(N), for weights with one scale for 32
+//
+// A tile does not see a store before it is in the cache, nor a vector what a tile stored. So each step is taken for several
+// times 32 weights before the next one: weights apart, tiles multiplied, sums added.
+template <typename W, int N>
+static void panel_amx(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
+    constexpr int SPAN = 8, BLOCKS = SPAN/W::SUBS;
+
+    alignas(64) u8v  q[SPAN][8];
+    alignas(64) i32v i[SPAN][N];
+
+    const q8_act * x = (const q8_act *) vx;
+
+    f32v acc[N];
+    for (int c = 0; c < N; c++) {
+        acc[c] = zero_f32();
+    }
+    for (int64_t ib = 0; ib < n_blocks; ib += BLOCKS) {
+        const int n = (int) std::min<int64_t>(BLOCKS, n_blocks - ib);
+        for (int k = 0; k < n; k++) {
+            const W b(w + k*W::BYTES);
+            prefetch_block<W::BYTES>(w + k*W::BYTES);
+#pragma GCC unroll 8
+            for (int j = 0; j < W::SUBS; j++) {
+                f32v d0, d1, m;
+                b.sub(j, q[k*W::SUBS + j], d0, d1, m);
+            }
+        }
+        is_read(q);
+        for (int k = 0; k < n*W::SUBS; k++) {
+            _tile_zero(2);
+            _tile_loadd(0, q[k], 64);
+            _tile_loadd(1, x[k*N].qs, sizeof(q8_act));
+            _tile_dpbsud(2, 1, 0);
+            _tile_stored(2, i[k], 64);
+        }
+        is_written(i);
+        for (int k = 0; k < n; k++) {
+            const W b(w);
+#pragma GCC unroll 8
+            for (int j = 0; j < W::SUBS; j++) {
+                u8v  unused[8];
+                f32v d0, d1, m;
+                b.sub(j, unused, d0, d1, m);
+#pragma GCC unroll 16
+                for (int c = 0; c < N; c++) {
+                    const i32v sum = i[k*W::SUBS + j][c];
+                    const i32v s   = W::ZERO != 0 ? add(sum, set1(x[c].init[0])) : sum;
+                    add_q8<W>(s, s, d0, d1, m, x[c], acc[c]);
+                }
+                x += N;
+            }
+            w += W::BYTES;
+        }
+    }
+    for (int c = 0; c < N; c++) {
+        if (rows == LANES) {
+            store(y[c], acc[c]);
+        } else {
+            store_n(y[c], acc[c], rows);
+        }
+    }
+}
+
+#endif // GGML_INVARIANT_AMX
 
 // 32 values of a column
 template <typename W> static inline void convert_act(const float * x, q8_act * a) {

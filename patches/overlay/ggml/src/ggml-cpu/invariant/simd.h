@@ -31,6 +31,10 @@
 #    define GGML_INVARIANT
 #endif
 
+#if defined(GGML_INVARIANT_AVX512) && defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__linux__)
+#    define GGML_INVARIANT_AMX
+#endif
+
 #if defined(GGML_INVARIANT_AVX512) || defined(GGML_INVARIANT_AVX2)
 #    include <immintrin.h>
 #endif
