@@ -6,6 +6,7 @@ import { growChain } from "../../../src/drafter/search.ts";
 import { bestSum, describeSearch, newTree, SyntheticExpander, sumOf } from "./search-contract.ts";
 
 describeSearch("best-first", () => new BestFirst(64));
+describeSearch("best-first with little hope", () => new BestFirst(64, 0.6));
 describeSearch("PUCT", () => new Mcts(64));
 describeSearch("PUCT with much exploration", () => new Mcts(64, { exploration: 4, effort: 3 }));
 describeSearch("PUCT without exploration", () => new Mcts(64, { exploration: 0, effort: 1 }));
@@ -23,6 +24,24 @@ describe("BestFirst", () => {
       }),
       { numRuns: 100 },
     );
+  });
+});
+
+describe("BestFirst with hope below 1", () => {
+  it("expands fewer nodes and still finds nearly the best tree", () => {
+    const spent = [0, 0];
+    const share = [0, 0];
+    for (let seed = 0; seed < 100; seed++) {
+      for (const [i, hope] of [1, 0.6].entries()) {
+        const tree = newTree();
+        const expander = new SyntheticExpander(seed);
+        new BestFirst(64, hope).grow(tree, expander, { nodes: 16, depth: 8, floor: 0 });
+        spent[i] += expander.expansions;
+        share[i] += sumOf(tree) / Math.max(bestSum(seed, 16, 8), 1e-9);
+      }
+    }
+    expect(spent[1]).toBeLessThan(0.8 * spent[0]);
+    expect(share[1]).toBeGreaterThan(0.97 * share[0]);
   });
 });
 
