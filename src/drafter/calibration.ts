@@ -16,7 +16,7 @@ export const SOURCE_FLOOR_TRIGRAM = 4;
 export const SOURCE_FLOOR_BIGRAM = 5;
 export const SOURCE_HISTORY = 6;
 export const SOURCE_FOURGRAM = 7;
-export const SOURCE_SIBLING = 8;
+export const SOURCE_ALTERNATE = 8;
 /** By number, for reports. */
 export const SOURCE_NAMES = DRAFT_SOURCES;
 /** Number of sources. */
@@ -95,10 +95,10 @@ function probBucket(p: number): number {
   return p < 0.85 ? 5 : p < 0.97 ? 6 : 7;
 }
 
-/** Bucket of a match length in tokens (2 …). */
+/** Bucket of a match length in tokens (1 …). */
 export function lengthBucket(length: number): number {
-  if (length < 4) return length < 3 ? 0 : 1;
-  return length < 6 ? 2 : length < 9 ? 3 : length < 14 ? 4 : 5;
+  if (length < 3) return length < 2 ? 0 : 1;
+  return length < 5 ? 2 : length < 8 ? 3 : length < 13 ? 4 : 5;
 }
 
 /** Bucket of a row's number of updates, or of a pair's occurrences in the corpora (1 …). */

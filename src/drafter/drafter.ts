@@ -353,12 +353,14 @@ export class AdedDrafter implements Drafter {
   }
 
   private rememberLast(state: SlotState, verified: VerifiedSlot): void {
-    const { path, ids, k } = verified;
+    const { path, ids, probs, k } = verified;
     const last = path.length > 0 ? path[path.length - 1] : 0;
     const n = Math.min(k, state.lastIds.length);
-    for (let i = 0; i < n; i++) state.lastIds[i] = ids[last * k + i];
+    for (let i = 0; i < n; i++) {
+      state.lastIds[i] = ids[last * k + i];
+      state.lastProbs[i] = probs[last * k + i];
+    }
     state.lastCount = n;
-    state.rememberSiblings(verified, last);
     if (verified.nodes.length > 1) state.settle(verified.accepted.length - 1);
   }
 }

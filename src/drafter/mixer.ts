@@ -53,11 +53,6 @@ export class Mixer {
   }
 }
 
-/** The inverse of stretch: 1/(1+e^-sum). */
-export function squash(sum: number): number {
-  return 1 / (1 + Math.exp(-sum));
-}
-
 /** ln(p/(1-p)), with p kept away from 0 and 1. */
 export function stretch(p: number): number {
   const q = Math.min(Math.max(p, 0.0005), 0.9995);

@@ -13,7 +13,7 @@ export const DRAFT_SOURCES = [
   "corpus_bigram",
   "history",
   "fourgram",
-  "sibling",
+  "alternate",
 ] as const;
 
 export type DraftSource = (typeof DRAFT_SOURCES)[number];

@@ -8,13 +8,13 @@ import {
   cellOf,
   lengthBucket,
   RANK_ABSENT,
+  SOURCE_ALTERNATE,
   SOURCE_BIGRAM,
   SOURCE_FLOOR_BIGRAM,
   SOURCE_FLOOR_TRIGRAM,
   SOURCE_FOURGRAM,
   SOURCE_HISTORY,
   SOURCE_NEXT,
-  SOURCE_SIBLING,
   SOURCE_SUFFIX,
   SOURCE_TRIGRAM,
   SOURCES,
@@ -23,13 +23,13 @@ import {
 import type { DraftTree } from "./draft-tree.ts";
 import type { History } from "./history.ts";
 import type { Learnt } from "./learnt.ts";
-import { squash, stretch } from "./mixer.ts";
+import { stretch } from "./mixer.ts";
 import type { DraftSource } from "./options.ts";
 import { DRAFT_SOURCES } from "./options.ts";
 import type { Expander } from "./search.ts";
 import type { SuffixIndex } from "./suffix-index.ts";
 import type { SuffixMatches, TokenIndex } from "./token-index.ts";
-import { fourgramKey, NONE, type TrigramMatrix } from "./trigram-matrix.ts";
+import { fourgramKey, NONE, sortDescending, type TrigramMatrix } from "./trigram-matrix.ts";
 
 /** Most children of one cell. */
 export const MAX_CHILDREN = 20;
@@ -38,6 +38,15 @@ const ABSENT_CLAIM = 0.01;
 const BIGRAM_CANDIDATES = 6;
 const SUFFIX_CANDIDATES = 8;
 const NEXT_DEPTH = 2;
+/** Keeps the odds finite. */
+const MOST_LOG_ODDS = 20;
+/** Tokens that could have stood in the root's place that are looked at, successors of each, different ones counted, and proposed. */
+const ALTERNATES = 8;
+const ALTERNATE_TOP = 8;
+const ALTERNATE_POOL = 32;
+const ALTERNATE_CANDIDATES = 8;
+/** Alternates below that probability tell nothing. */
+const LEAST_ALTERNATE = 0.005;
 /** By source: its bit in the situation by agreement. Next-next only supports, so it names nothing. */
 const NAMED_BIT = Int32Array.of(1, 2, 4, 0, 8, 16, 32, 64, 128);
 
@@ -47,8 +56,6 @@ export class Evidence {
   readonly cell: Int32Array;
   /** Stretched calibrated rate by source, 0 where it had no say. Length cells * SOURCES. */
   readonly stretched: Float32Array;
-  /** Mixed probability before the children were scaled to sum to at most 1. */
-  readonly mixed: Float32Array;
   /** Situations of an expanded cell (learnt.ts). */
   readonly byLength: Uint16Array;
   readonly byPlace: Uint8Array;
@@ -59,7 +66,6 @@ export class Evidence {
   constructor(cells: number) {
     this.cell = new Int32Array(cells * SOURCES);
     this.stretched = new Float32Array(cells * SOURCES);
-    this.mixed = new Float32Array(cells);
     this.byLength = new Uint16Array(cells);
     this.byPlace = new Uint8Array(cells);
     this.byNames = new Uint8Array(cells);
@@ -74,17 +80,14 @@ export interface PriorContext {
   evidence: Evidence;
   /** 1/temperature of a sampled request, 1 for a greedy one. */
   sharpness: number;
-  /** The model's likeliest tokens at the position that the root was taken from. */
+  /** The model's likeliest tokens at the position that the root was taken from, and their probabilities. */
   lastIds: Int32Array;
+  lastProbs: Float32Array;
   lastCount: number;
   /** Earlier outputs of the scope. */
   history: History;
   /** What to make of the sources' claims, for this kind of request. */
   learnt: Learnt;
-  /** What the model said after rejected siblings of the root, and how likely it is after one of them. */
-  siblingIds: Int32Array;
-  siblingProbs: Float32Array;
-  siblingCount: number;
   /** How well the last drafts fared: 0 … 3. */
   luck: number;
 }
@@ -109,6 +112,8 @@ export class Prior implements Expander {
   private rowIds: Int32Array;
   private rowProbs: Float32Array;
   private readonly matches: SuffixMatches;
+  private readonly poolIds = new Int32Array(ALTERNATE_POOL);
+  private readonly poolProbs = new Float32Array(ALTERNATE_POOL);
   private count = 0;
   private readonly token = new Int32Array(MAX_CHILDREN);
   private readonly cell = new Int32Array(MAX_CHILDREN * SOURCES);
@@ -182,11 +187,7 @@ export class Prior implements Expander {
       const most = floorTri >= 0 || tri >= 0 ? BIGRAM_CANDIDATES : MAX_CHILDREN;
       this.proposeRow(floor, floorBi, SOURCE_FLOOR_BIGRAM, most, depth);
     }
-    if (depth === 0 && uses[SOURCE_SIBLING] === 1) {
-      for (let i = 0; i < at.siblingCount; i++) {
-        this.propose(SOURCE_SIBLING, at.siblingIds[i], 0, i, at.siblingProbs[i], depth);
-      }
-    }
+    if (depth === 0 && uses[SOURCE_ALTERNATE] === 1) this.proposeAlternates(at, known);
     if (depth < NEXT_DEPTH && uses[SOURCE_NEXT] === 1) {
       for (let i = 0; i < at.lastCount; i++) this.support(SOURCE_NEXT, at.lastIds[i], i, depth);
     }
@@ -207,16 +208,18 @@ export class Prior implements Expander {
     const byPlace = Math.min(depth, 3) * 4 + at.luck;
     at.evidence.byLength[cell] = byLength;
     at.evidence.byPlace[cell] = byPlace;
-    const sum = this.mix(at.learnt, byLength, byPlace);
-    this.addSorted(tree, cell, at.evidence, sum > 1 ? 1 / sum : 1);
+    this.mix(at.learnt, byLength, byPlace);
+    this.addSorted(tree, cell, at.evidence);
   }
 
-  /** Calibrates and mixes the claims for each candidate; returns the sum of their probabilities. */
-  private mix(learnt: Learnt, byLength: number, byPlace: number): number {
+  /**
+   * Calibrates and mixes the claims for each candidate. The candidates exclude each other: each has odds exp(mixed sum), and "none of them" has 1.
+   */
+  private mix(learnt: Learnt, byLength: number, byPlace: number): void {
     const { calibration } = learnt;
-    const { absentCell, stretched } = this;
-    let sum = 0;
-    for (let i = 0; i < this.count; i++) {
+    const { absentCell, stretched, mixed, count } = this;
+    let all = 1;
+    for (let i = 0; i < count; i++) {
       const base = i * SOURCES;
       let names = 0;
       for (let source = 0; source < SOURCES; source++) {
@@ -229,16 +232,16 @@ export class Prior implements Expander {
         }
         stretched[j] = this.cell[j] < 0 ? 0 : stretch(calibration.rate(this.cell[j], this.claim[j]));
       }
-      const p = squash(
+      const sum =
         learnt.byLength.dot(byLength, stretched, base) +
-          learnt.byPlace.dot(byPlace, stretched, base) +
-          learnt.byNames.dot(names, stretched, base),
-      );
+        learnt.byPlace.dot(byPlace, stretched, base) +
+        learnt.byNames.dot(names, stretched, base);
+      const odds = Math.exp(Math.min(sum, MOST_LOG_ODDS));
       this.names[i] = names;
-      this.mixed[i] = p;
-      sum += p;
+      mixed[i] = odds;
+      all += odds;
     }
-    return sum;
+    for (let i = 0; i < count; i++) mixed[i] /= all;
   }
 
   /**
@@ -255,7 +258,7 @@ export class Prior implements Expander {
     for (let child = first; child < end; child++) {
       const outcome = tree.token[child] === token ? 1 : 0;
       const base = child * SOURCES;
-      const mixed = evidence.mixed[child];
+      const mixed = tree.prior[child];
       byLength.learn(evidence.byLength[cell], stretched, base, mixed, outcome);
       byPlace.learn(evidence.byPlace[cell], stretched, base, mixed, outcome);
       byNames.learn(evidence.byNames[child], stretched, base, mixed, outcome);
@@ -302,6 +305,40 @@ export class Prior implements Expander {
     return seen < 2 ? 1 : seen < 5 ? 2 : 3;
   }
 
+  /**
+   * Proposes what followed the tokens that the model found likely in the root's place, each weighed by how likely it was there: text goes
+   * on similarly after similar words. What it said at rejected siblings of the root is in their rows by now.
+   */
+  private proposeAlternates(at: PriorContext, known: number): void {
+    const { context, rowIds, rowProbs, poolIds, poolProbs } = this;
+    let total = 0;
+    let count = 0;
+    for (let i = 0; i < at.lastCount && i < ALTERNATES; i++) {
+      const alternate = at.lastIds[i];
+      const weight = at.lastProbs[i];
+      if (alternate < 0 || alternate === context[0] || !(weight >= LEAST_ALTERNATE)) continue;
+      let row = known >= 2 ? at.matrix.find(context[1], alternate) : -1;
+      if (row < 0) row = at.matrix.find(NONE, alternate);
+      if (row < 0) continue;
+      const size = Math.min(at.matrix.read(row, rowIds, rowProbs), ALTERNATE_TOP);
+      total += weight;
+      for (let j = 0; j < size; j++) {
+        let to = 0;
+        while (to < count && poolIds[to] !== rowIds[j]) to++;
+        if (to < count) {
+          poolProbs[to] += weight * rowProbs[j];
+        } else if (count < ALTERNATE_POOL) {
+          poolIds[count] = rowIds[j];
+          poolProbs[count++] = weight * rowProbs[j];
+        }
+      }
+    }
+    if (total === 0) return;
+    sortDescending(poolIds, poolProbs, count);
+    const most = Math.min(count, ALTERNATE_CANDIDATES);
+    for (let i = 0; i < most; i++) this.propose(SOURCE_ALTERNATE, poolIds[i], 0, i, poolProbs[i] / total, 0);
+  }
+
   /** Notes a source's claim for a token; makes the token a candidate if there is room. */
   private propose(
     source: number,
@@ -334,7 +371,7 @@ export class Prior implements Expander {
     }
   }
 
-  private addSorted(tree: DraftTree, cell: number, evidence: Evidence, scale: number): void {
+  private addSorted(tree: DraftTree, cell: number, evidence: Evidence): void {
     const { mixed, rank, count } = this;
     for (let i = 0; i < count; i++) {
       let j = i - 1;
@@ -347,8 +384,7 @@ export class Prior implements Expander {
     for (let r = 0; r < count; r++) {
       const i = rank[r];
       const child = tree.cells;
-      tree.addChild(cell, this.token[i], mixed[i] * scale);
-      evidence.mixed[child] = mixed[i];
+      tree.addChild(cell, this.token[i], mixed[i]);
       evidence.byNames[child] = this.names[i];
       for (let source = 0; source < SOURCES; source++) {
         evidence.cell[child * SOURCES + source] = this.cell[i * SOURCES + source];

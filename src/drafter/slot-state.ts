@@ -1,21 +1,14 @@
 /** What the drafter knows of one slot: what it holds, the request that runs in it, the draft that is out. */
-import type { SlotDraft, VerifiedSlot } from "./draft.ts";
+import type { SlotDraft } from "./draft.ts";
 import { DraftTree } from "./draft-tree.ts";
 import type { History } from "./history.ts";
 import type { Learnt } from "./learnt.ts";
 import { Evidence, MAX_CHILDREN, type PriorContext } from "./prior.ts";
 import type { Scope } from "./scopes.ts";
 import { SuffixIndex } from "./suffix-index.ts";
-import { sortDescending, type TrigramMatrix } from "./trigram-matrix.ts";
+import type { TrigramMatrix } from "./trigram-matrix.ts";
 
 const FORTUNE_RATE = 0.2;
-/** Different successors of siblings that are counted, of each sibling at most, and that are drafted. */
-const SIBLINGS = 16;
-const SIBLING_TOP = 6;
-const SIBLING_CANDIDATES = 8;
-/** Probability of a sibling that the model did not list. */
-const UNLISTED_SIBLING = 0.02;
-
 export class SlotState implements PriorContext {
   readonly slot: number;
   /** Stays after a request ends: the next `begin` may keep part of it. */
@@ -37,10 +30,8 @@ export class SlotState implements PriorContext {
   sent = 0;
   promised = 0;
   readonly lastIds: Int32Array;
+  readonly lastProbs: Float32Array;
   lastCount = 0;
-  readonly siblingIds = new Int32Array(SIBLINGS);
-  readonly siblingProbs = new Float32Array(SIBLINGS);
-  siblingCount = 0;
   luck = 1;
   /** Running mean of accepted nodes per drafted step, 0 … 1 (3 and more count as 1). */
   private fortune = 0.5;
@@ -62,6 +53,7 @@ export class SlotState implements PriorContext {
     this.tree = new DraftTree(maxNodes, MAX_CHILDREN, maxExpansions);
     this.evidence = new Evidence(this.tree.capacity);
     this.lastIds = new Int32Array(width);
+    this.lastProbs = new Float32Array(width);
     this.tokens = new Int32Array(maxNodes);
     this.parents = new Int32Array(maxNodes);
   }
@@ -82,7 +74,6 @@ export class SlotState implements PriorContext {
   restart(): void {
     this.live = false;
     this.lastCount = 0;
-    this.siblingCount = 0;
     this.outputFrom = this.suffix.length;
     this.fortune = 0.5;
     this.luck = 1;
@@ -97,38 +88,6 @@ export class SlotState implements PriorContext {
   settle(accepted: number): void {
     this.fortune += (Math.min(1, accepted / 3) - this.fortune) * FORTUNE_RATE;
     this.luck = this.fortune < 0.2 ? 0 : this.fortune < 0.4 ? 1 : this.fortune < 0.65 ? 2 : 3;
-  }
-
-  /**
-   * Keeps what the model said at rejected siblings of the new root: the text goes on similarly after similar words.
-   *
-   * @param last index of the node that the root was taken from
-   */
-  rememberSiblings(verified: VerifiedSlot, last: number): void {
-    const { nodes, parents, ids, probs, k } = verified;
-    const { siblingIds, siblingProbs } = this;
-    let count = 0;
-    for (let i = 1; i < nodes.length; i++) {
-      if (parents[i] !== last) continue;
-      let p = UNLISTED_SIBLING;
-      for (let j = last * k; j < (last + 1) * k; j++) if (ids[j] === nodes[i]) p = Math.max(p, probs[j]);
-      for (let j = i * k; j < i * k + Math.min(k, SIBLING_TOP); j++) {
-        if (ids[j] < 0) continue;
-        let at = 0;
-        while (at < count && siblingIds[at] !== ids[j]) at++;
-        if (at < count) {
-          siblingProbs[at] += p * probs[j];
-        } else if (count < SIBLINGS) {
-          siblingIds[count] = ids[j];
-          siblingProbs[count++] = p * probs[j];
-        }
-      }
-    }
-    sortDescending(siblingIds, siblingProbs, count);
-    let total = 0;
-    for (let i = 0; i < count; i++) total += siblingProbs[i];
-    for (let i = 0; i < count && total > 0; i++) siblingProbs[i] /= total;
-    this.siblingCount = total > 0 ? Math.min(count, SIBLING_CANDIDATES) : 0;
   }
 
   /** The first `nodes` picked nodes as an answer to the engine. Valid until the slot's next call. */

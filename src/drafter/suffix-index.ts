@@ -14,8 +14,8 @@ export interface SuffixIndexOptions {
 export class SuffixIndex extends TokenIndex {
   constructor(options: SuffixIndexOptions = {}) {
     super({
-      short: 2,
-      long: 5,
+      short: 1,
+      long: 4,
       maxMatch: options.maxMatch ?? 16,
       maxOccurrences: options.maxOccurrences ?? 12,
     });

@@ -12,7 +12,7 @@ import {
   SOURCES,
   seenBucket,
 } from "../../../src/drafter/calibration.ts";
-import { Mixer, squash, stretch } from "../../../src/drafter/mixer.ts";
+import { Mixer, stretch } from "../../../src/drafter/mixer.ts";
 import { Random } from "../../../src/drafter/random.ts";
 
 describe("Calibration", () => {
@@ -70,6 +70,7 @@ describe("Calibration", () => {
   });
 });
 
+const squash = (sum: number) => 1 / (1 + Math.exp(-sum));
 const mix = (mixer: Mixer, set: number, inputs: Float32Array) => squash(mixer.dot(set, inputs, 0));
 
 describe("Mixer", () => {
