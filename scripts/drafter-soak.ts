@@ -15,8 +15,8 @@ const NODES = 16;
 const K = 12;
 const VOCAB = 49_152;
 const TEXT = 400;
-/** Rows that one verified node moves: 4-gram, tri-gram, bi-gram. */
-const UPDATES_PER_NODE = 3;
+/** Rows that one verified node moves: tri-gram, bi-gram. */
+const UPDATES_PER_NODE = 2;
 /** Steps after which the compilers are done, and measuring begins. */
 const WARM_STEPS = 5000;
 

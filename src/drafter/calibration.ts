@@ -15,8 +15,7 @@ export const SOURCE_NEXT = 3;
 export const SOURCE_FLOOR_TRIGRAM = 4;
 export const SOURCE_FLOOR_BIGRAM = 5;
 export const SOURCE_HISTORY = 6;
-export const SOURCE_FOURGRAM = 7;
-export const SOURCE_ALTERNATE = 8;
+export const SOURCE_ALTERNATE = 7;
 /** By number, for reports. */
 export const SOURCE_NAMES = DRAFT_SOURCES;
 /** Number of sources. */

@@ -25,7 +25,7 @@ import { Scopes } from "./scopes.ts";
 import { growChain, type SearchLimits, type TreeSearch } from "./search.ts";
 import { SlotState } from "./slot-state.ts";
 import { loadSnapshot, type SnapshotLoad, saveSnapshot } from "./snapshot.ts";
-import { fourgramKey, NONE } from "./trigram-matrix.ts";
+import { NONE } from "./trigram-matrix.ts";
 
 /** A prompt is never longer; guards the memory against a `keep` that is not one. */
 const MOST_KEPT = 2 ** 22;
@@ -45,7 +45,6 @@ export class AdedDrafter implements Drafter {
   /** Most nodes of one slot's tree. */
   private readonly maxNodes: number;
   private readonly maxExpansions: number;
-  private readonly learnsFourgrams: boolean;
 
   // Scratch, and the answer that is handed out.
   private readonly limits: SearchLimits = { nodes: 0, depth: 0, floor: 0 };
@@ -79,10 +78,11 @@ export class AdedDrafter implements Drafter {
     // options see to it that this is at most half of the budget
     this.floorBytes = this.options.floorBytes;
     this.scopes.budget.take(this.floorBytes);
-    this.learnsFourgrams = !without.includes("fourgram");
     this.prior = new Prior({ nVocab: info.nVocab, width: matrixWidth, without });
     this.search =
-      search === "puct" ? new Mcts(this.maxNodes, { exploration, effort }) : new BestFirst(this.maxNodes, HOPE);
+      search === "puct"
+        ? new Mcts(this.maxNodes, { exploration, effort })
+        : new BestFirst(this.maxNodes, HOPE);
     this.maxExpansions = search === "puct" ? mctsExpansions(this.maxNodes, effort) : this.maxNodes + 1;
     const cost = new CostModel(info.costTokens, info.costUs, info.nSlots + info.maxNodes);
     this.controller = new Controller(info.nSlots, info.maxNodes, cost, overheadUs, new Random(seed));
@@ -340,16 +340,9 @@ export class AdedDrafter implements Drafter {
     let before = NONE;
     if (parent >= 0) before = nodes[parent];
     else if (suffix.at(suffix.length - 1) === token) before = suffix.at(suffix.length - 2);
-    const { trigramRate, fourgramRate } = this.options;
-    if (before >= 0) {
-      let third = suffix.at(suffix.length - 3);
-      if (parent >= 0) third = parents[parent] >= 0 ? nodes[parents[parent]] : suffix.at(suffix.length - 2);
-      if (third >= 0 && this.learnsFourgrams) {
-        state.matrix.update(fourgramKey(third, before), token, ids, probs, node * k, k, fourgramRate);
-      }
-      state.matrix.update(before, token, ids, probs, node * k, k, trigramRate);
-    }
-    state.matrix.update(NONE, token, ids, probs, node * k, k, this.options.bigramRate);
+    const { trigramRate, bigramRate } = this.options;
+    if (before >= 0) state.matrix.update(before, token, ids, probs, node * k, k, trigramRate);
+    state.matrix.update(NONE, token, ids, probs, node * k, k, bigramRate);
   }
 
   private rememberLast(state: SlotState, verified: VerifiedSlot): void {

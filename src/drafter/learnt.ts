@@ -10,10 +10,10 @@ export const LENGTH_SETS = 5 * 4 * 7 * 7;
 /** Situations by place: depth (0 … 3) × how well the last drafts fared (4 levels). */
 export const PLACE_SETS = 4 * 4;
 /** Situations by agreement: which of the sources that have a list of their own name the token, a bit each. */
-export const NAMED_SETS = 2 ** 8;
+export const NAMED_SETS = 2 ** 7;
 
 /** Weights at the start, by source: half each for the situations by length and by place. */
-const FIRST_WEIGHTS = [0.15, 0.1, 0.175, 0.05, 0.15, 0.05, 0.125, 0.175, 0.05];
+const FIRST_WEIGHTS = [0.15, 0.1, 0.175, 0.05, 0.15, 0.05, 0.125, 0.05];
 
 export class Learnt {
   readonly calibration = new Calibration();

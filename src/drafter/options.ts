@@ -12,7 +12,6 @@ export const DRAFT_SOURCES = [
   "corpus_trigram",
   "corpus_bigram",
   "history",
-  "fourgram",
   "alternate",
 ] as const;
 
@@ -33,8 +32,6 @@ export interface DrafterOptions {
   historyTokens?: number;
   /** Sources to do without: for measurements. @default [] */
   without?: readonly DraftSource[];
-  /** Weight of the newest distribution in a 4-gram row, 0 … 1. @default 0.5 */
-  fourgramRate?: number;
   /** Weight of the newest distribution in a tri-gram row, 0 … 1. @default 0.35 */
   trigramRate?: number;
   /** Weight of the newest distribution in a bi-gram row, 0 … 1. @default 0.3 */
@@ -78,7 +75,6 @@ export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDra
     shareScopes: options.shareScopes ?? false,
     historyTokens: bounded("historyTokens", options.historyTokens, 2 ** 18, 0, 2 ** 26),
     without: options.without ?? [],
-    fourgramRate: bounded("fourgramRate", options.fourgramRate, 0.5, 0, 1),
     trigramRate: bounded("trigramRate", options.trigramRate, 0.35, 0, 1),
     bigramRate: bounded("bigramRate", options.bigramRate, 0.3, 0, 1),
     unigramRate: bounded("unigramRate", options.unigramRate, 0.02, 0, 1),

@@ -12,7 +12,6 @@ import {
   SOURCE_BIGRAM,
   SOURCE_FLOOR_BIGRAM,
   SOURCE_FLOOR_TRIGRAM,
-  SOURCE_FOURGRAM,
   SOURCE_HISTORY,
   SOURCE_NEXT,
   SOURCE_SUFFIX,
@@ -29,7 +28,7 @@ import { DRAFT_SOURCES } from "./options.ts";
 import type { Expander } from "./search.ts";
 import type { SuffixIndex } from "./suffix-index.ts";
 import type { SuffixMatches, TokenIndex } from "./token-index.ts";
-import { fourgramKey, NONE, sortDescending, type TrigramMatrix } from "./trigram-matrix.ts";
+import { NONE, sortDescending, type TrigramMatrix } from "./trigram-matrix.ts";
 
 /** Most children of one cell. */
 export const MAX_CHILDREN = 20;
@@ -48,7 +47,7 @@ const ALTERNATE_CANDIDATES = 8;
 /** Alternates below that probability tell nothing. */
 const LEAST_ALTERNATE = 0.005;
 /** By source: its bit in the situation by agreement. Next-next only supports, so it names nothing. */
-const NAMED_BIT = Int32Array.of(1, 2, 4, 0, 8, 16, 32, 64, 128);
+const NAMED_BIT = Int32Array.of(1, 2, 4, 0, 8, 16, 32, 64);
 
 /** Why each child of a tree's cells got its prior; kept until the outcome is known. Parallel to the tree's cells. */
 export class Evidence {
@@ -164,11 +163,6 @@ export class Prior implements Expander {
 
     const longest = this.proposeMatches(at.suffix, SOURCE_SUFFIX, known, depth);
     const longestBefore = this.proposeMatches(at.history, SOURCE_HISTORY, known, depth);
-    let four = -1;
-    if (known >= 3 && uses[SOURCE_FOURGRAM] === 1) {
-      four = at.matrix.find(fourgramKey(context[2], context[1]), context[0]);
-    }
-    const fourStage = this.proposeRow(at.matrix, four, SOURCE_FOURGRAM, MAX_CHILDREN, depth);
     const tri = known >= 2 && uses[SOURCE_TRIGRAM] === 1 ? at.matrix.find(context[1], context[0]) : -1;
     const triStage = this.proposeRow(at.matrix, tri, SOURCE_TRIGRAM, MAX_CHILDREN, depth);
     let bi = -1;
@@ -195,7 +189,6 @@ export class Prior implements Expander {
 
     const { absentCell } = this;
     absentCell[SOURCE_TRIGRAM] = tri < 0 ? -1 : cellOf(SOURCE_TRIGRAM, triStage, RANK_ABSENT, 0, depth);
-    absentCell[SOURCE_FOURGRAM] = four < 0 ? -1 : cellOf(SOURCE_FOURGRAM, fourStage, RANK_ABSENT, 0, depth);
     absentCell[SOURCE_BIGRAM] = bi < 0 ? -1 : cellOf(SOURCE_BIGRAM, 0, RANK_ABSENT, 0, depth);
     absentCell[SOURCE_FLOOR_TRIGRAM] =
       floorTri < 0 ? -1 : cellOf(SOURCE_FLOOR_TRIGRAM, floorStage, RANK_ABSENT, 0, depth);

@@ -12,7 +12,7 @@ import path from "node:path";
 import { crc32 } from "node:zlib";
 
 const MAGIC = "ADEDSNAP";
-export const SNAPSHOT_VERSION = 1;
+export const SNAPSHOT_VERSION = 2;
 const OPENING_BYTES = 12;
 const RECORD_BYTES = 12;
 /** No record is longer: a length past it is damage. */

@@ -442,13 +442,6 @@ function packedRows(buffer: ArrayBuffer, rows: number, width: number) {
   };
 }
 
-/** First key of the 4-gram row (a, b, c), whose second is c: a hash of the two, below all tokens. */
-export function fourgramKey(a: number, b: number): number {
-  let h = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca77);
-  h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d);
-  return -2 - ((h ^ (h >>> 13)) & 0x3fffffff);
-}
-
 /** 32 well-mixed bits: the upper 8 choose the shard, the lower ones the slot. */
 function hashPair(a: number, b: number): number {
   let h = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca77);

@@ -95,6 +95,39 @@ describe("AdedDrafter", () => {
     expect(matrix.rows).toBeGreaterThan(2 * steps + 20);
   });
 
+  it("drafts after a new word what followed the words that were likely in its place", () => {
+    const step = (node: number, ids: number[]) => ({
+      decodeUs: 0,
+      nBatch: 1,
+      slots: [
+        {
+          slot: 0,
+          accepted: Int32Array.of(ids[0]),
+          nodes: Int32Array.of(node),
+          parents: Int32Array.of(-1),
+          path: Int32Array.of(0),
+          k: 2,
+          ids: Int32Array.from(ids),
+          probs: Float32Array.of(0.5, 0.4),
+          room: 8,
+          draft: true,
+        },
+      ],
+    });
+    const likeliest = (options: DrafterOptions): number => {
+      const drafter = new AdedDrafter(engineInfo(), { fixedNodes: 1, ...options });
+      drafter.begin({ slot: 0, id: 1, scope: "", keep: 0, tokens: Int32Array.of(3), sampling: GREEDY });
+      // 30 or 31 follow 7; after 5 the model says 20, though 7 was nearly as likely
+      for (const s of [step(3, [8, 9]), step(8, [3, 9]), step(3, [8, 9]), step(8, [7, 9])]) drafter.observe(s);
+      for (const s of [step(7, [30, 31]), step(30, [5, 6])]) drafter.observe(s);
+      const last = step(5, [20, 7]);
+      drafter.observe(last);
+      return drafter.draft(last)[0].tokens[0];
+    };
+    expect(likeliest({})).toBe(30);
+    expect(likeliest({ without: ["alternate"] })).not.toBe(30);
+  });
+
   it("knows a repetition in the request itself at once", () => {
     const { engine } = engineOf({ fixedNodes: 8 });
     const prompt = [...Array.from({ length: 40 }, (_, i) => i), 0, 1, 2];

@@ -63,6 +63,15 @@ describe("SuffixIndex", () => {
     expect(out.length[0]).toBe(5);
   });
 
+  it("names what followed the last token alone, after what followed longer matches", () => {
+    const one = matchEnd(indexOf([2, 3, 9, 2]));
+    expect([...one.token.subarray(0, one.count)]).toEqual([3]);
+    expect(one.length[0]).toBe(1);
+    const both = matchEnd(indexOf([1, 2, 3, 8, 2, 4, 1, 2]));
+    expect([...both.token.subarray(0, both.count)]).toEqual([3, 4]);
+    expect([...both.length.subarray(0, both.count)]).toEqual([2, 1]);
+  });
+
   it("matches nothing on fewer than two tokens", () => {
     expect(matchEnd(indexOf([])).count).toBe(0);
     expect(matchEnd(indexOf([4])).count).toBe(0);
