@@ -2,7 +2,7 @@
  * Counts draft nodes that were verified and accepted: by depth (1 is a child of the root), and by the source that named
  * the token. A node that several sources named counts for each of them, so that the sources' sums exceed the nodes.
  */
-import { RANK_ABSENT, rankOf, SOURCE_NAMES, SOURCES } from "./calibration.ts";
+import { RANK_ABSENT, rankOf, SOURCE_NAMES, SOURCE_RECENCY, SOURCES } from "./calibration.ts";
 import type { VerifiedSlot } from "./draft.ts";
 import type { Evidence } from "./prior.ts";
 
@@ -51,7 +51,7 @@ export class AcceptanceCounter {
     if (cell < 0) return;
     for (let source = 0; source < SOURCES; source++) {
       const claim = claims[cell * SOURCES + source];
-      if (claim >= 0 && rankOf(claim) !== RANK_ABSENT) counts[source]++;
+      if (source !== SOURCE_RECENCY && claim >= 0 && rankOf(claim) !== RANK_ABSENT) counts[source]++;
     }
   }
 
@@ -60,6 +60,7 @@ export class AcceptanceCounter {
     while (deepest > 0 && this.draftedAt[deepest - 1] === 0) deepest--;
     const bySource: Acceptance["by_source"] = {};
     for (let source = 0; source < SOURCES; source++) {
+      if (source === SOURCE_RECENCY) continue; // it names no tokens
       bySource[SOURCE_NAMES[source]] = { drafted: this.draftedBy[source], accepted: this.acceptedBy[source] };
     }
     return {

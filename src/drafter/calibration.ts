@@ -16,6 +16,8 @@ export const SOURCE_FLOOR_TRIGRAM = 4;
 export const SOURCE_FLOOR_BIGRAM = 5;
 export const SOURCE_HISTORY = 6;
 export const SOURCE_ALTERNATE = 7;
+/** Not a source of candidates: how long ago a candidate stood in the slot's text. */
+export const SOURCE_RECENCY = 8;
 /** By number, for reports. */
 export const SOURCE_NAMES = DRAFT_SOURCES;
 /** Number of sources. */
@@ -98,6 +100,12 @@ function probBucket(p: number): number {
 export function lengthBucket(length: number): number {
   if (length < 3) return length < 2 ? 0 : 1;
   return length < 5 ? 2 : length < 8 ? 3 : length < 13 ? 4 : 5;
+}
+
+/** Bucket of how many tokens ago a token stood last: 0 for never, else 1 … 5. */
+export function agoBucket(ago: number): number {
+  if (ago < 32) return ago < 0 ? 0 : ago < 8 ? 1 : 2;
+  return ago < 96 ? 3 : ago < 256 ? 4 : 5;
 }
 
 /** Bucket of a row's number of updates, or of a pair's occurrences in the corpora (1 …). */

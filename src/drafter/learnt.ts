@@ -13,7 +13,7 @@ export const PLACE_SETS = 4 * 4;
 export const NAMED_SETS = 2 ** 7;
 
 /** Weights at the start, by source: half each for the situations by length and by place. */
-const FIRST_WEIGHTS = [0.15, 0.1, 0.175, 0.05, 0.15, 0.05, 0.125, 0.05];
+const FIRST_WEIGHTS = [0.15, 0.1, 0.175, 0.05, 0.15, 0.05, 0.125, 0.05, 0.05];
 
 export class Learnt {
   readonly calibration = new Calibration();

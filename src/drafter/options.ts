@@ -13,6 +13,7 @@ export const DRAFT_SOURCES = [
   "corpus_bigram",
   "history",
   "alternate",
+  "recency",
 ] as const;
 
 export type DraftSource = (typeof DRAFT_SOURCES)[number];
@@ -36,7 +37,7 @@ export interface DrafterOptions {
   trigramRate?: number;
   /** Weight of the newest distribution in a bi-gram row, 0 … 1. @default 0.3 */
   bigramRate?: number;
-  /** Weight of the newest distribution in the uni-gram row, 0 … 1. @default 0.02 */
+  /** Weight of the newest distribution in the uni-gram row, 0 … 1. @default 0.002 */
   unigramRate?: number;
   /** How the tree is found. @default "best-first" (docs/drafter.md shows both) */
   search?: "puct" | "best-first";
@@ -77,7 +78,7 @@ export function resolveDrafterOptions(options: DrafterOptions = {}): ResolvedDra
     without: options.without ?? [],
     trigramRate: bounded("trigramRate", options.trigramRate, 0.35, 0, 1),
     bigramRate: bounded("bigramRate", options.bigramRate, 0.3, 0, 1),
-    unigramRate: bounded("unigramRate", options.unigramRate, 0.02, 0, 1),
+    unigramRate: bounded("unigramRate", options.unigramRate, 0.002, 0, 1),
     search: options.search ?? "best-first",
     exploration: bounded("exploration", options.exploration, 0.1, 0, 1000),
     effort: bounded("effort", options.effort, 1.25, 1, 100),

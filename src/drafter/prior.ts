@@ -5,6 +5,7 @@
  */
 import { type CorpusFloor, NO_TOKEN } from "../corpus/floor.ts";
 import {
+  agoBucket,
   cellOf,
   lengthBucket,
   RANK_ABSENT,
@@ -14,6 +15,7 @@ import {
   SOURCE_FLOOR_TRIGRAM,
   SOURCE_HISTORY,
   SOURCE_NEXT,
+  SOURCE_RECENCY,
   SOURCE_SUFFIX,
   SOURCE_TRIGRAM,
   SOURCES,
@@ -34,6 +36,8 @@ import { NONE, sortDescending, type TrigramMatrix } from "./trigram-matrix.ts";
 export const MAX_CHILDREN = 20;
 /** Claim of a source for a token that it does not name, before anything was counted. */
 const ABSENT_CLAIM = 0.01;
+/** Share of the best claim for a token that is its claim by recency, before anything was counted. */
+const RECENCY_CLAIM = 0.5;
 const BIGRAM_CANDIDATES = 6;
 const SUFFIX_CANDIDATES = 8;
 const NEXT_DEPTH = 2;
@@ -47,7 +51,7 @@ const ALTERNATE_CANDIDATES = 8;
 /** Alternates below that probability tell nothing. */
 const LEAST_ALTERNATE = 0.005;
 /** By source: its bit in the situation by agreement. Next-next only supports, so it names nothing. */
-const NAMED_BIT = Int32Array.of(1, 2, 4, 0, 8, 16, 32, 64);
+const NAMED_BIT = Int32Array.of(1, 2, 4, 0, 8, 16, 32, 64, 0);
 
 /** Why each child of a tree's cells got its prior; kept until the outcome is known. Parallel to the tree's cells. */
 export class Evidence {
@@ -186,6 +190,7 @@ export class Prior implements Expander {
       for (let i = 0; i < at.lastCount; i++) this.support(SOURCE_NEXT, at.lastIds[i], i, depth);
     }
     if (this.count === 0) return;
+    if (uses[SOURCE_RECENCY] === 1) this.noteRecency(at.suffix, depth);
 
     const { absentCell } = this;
     absentCell[SOURCE_TRIGRAM] = tri < 0 ? -1 : cellOf(SOURCE_TRIGRAM, triStage, RANK_ABSENT, 0, depth);
@@ -361,6 +366,24 @@ export class Prior implements Expander {
       this.cell[i * SOURCES + source] = cellOf(source, 0, rank, 0, depth);
       this.claim[i * SOURCES + source] = 0.2;
       return;
+    }
+  }
+
+  /** Notes how long ago each candidate stood in the text, beside the best of the claims for it. */
+  private noteRecency(suffix: SuffixIndex, depth: number): void {
+    const { cell, claim } = this;
+    for (let i = 0; i < this.count; i++) {
+      const base = i * SOURCES;
+      let best = 0;
+      for (let j = base; j < base + SOURCE_RECENCY; j++) if (cell[j] >= 0 && claim[j] > best) best = claim[j];
+      cell[base + SOURCE_RECENCY] = cellOf(
+        SOURCE_RECENCY,
+        agoBucket(suffix.ago(this.token[i])),
+        0,
+        best,
+        depth,
+      );
+      claim[base + SOURCE_RECENCY] = best * RECENCY_CLAIM;
     }
   }
 

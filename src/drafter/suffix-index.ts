@@ -2,7 +2,7 @@
  * What a slot holds (prompt and output), and where the tokens at hand occurred in it before (token-index.ts). Appending is
  * O(1); so is dropping a token from the end.
  */
-import { TokenIndex } from "./token-index.ts";
+import { hashOne, TokenIndex } from "./token-index.ts";
 
 export interface SuffixIndexOptions {
   /** Most tokens compared per occurrence. @default 16 */
@@ -19,6 +19,15 @@ export class SuffixIndex extends TokenIndex {
       maxMatch: options.maxMatch ?? 16,
       maxOccurrences: options.maxOccurrences ?? 12,
     });
+  }
+
+  /** How many tokens ago a token stood last, 0 for the newest; -1 if it never did. */
+  ago(token: number): number {
+    const { held, count } = this;
+    const head = this.shortHeads[hashOne(token) & (this.shortHeads.length - 1)];
+    for (let at = head - 1; at >= 0; at = this.shortPrevious[at] - 1)
+      if (held[at] === token) return count - 1 - at;
+    return -1;
   }
 
   append(token: number): void {

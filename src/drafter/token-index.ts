@@ -209,6 +209,12 @@ function mix(h: number, token: number): number {
   return Math.imul(h ^ Math.imul(token + 2, 0x9e3779b1), 0x85ebca77) + 0x165667b1;
 }
 
+/** The hash of a single token, as chains of order 1 have it. */
+export function hashOne(token: number): number {
+  const h = mix(0, token);
+  return h ^ (h >>> 15);
+}
+
 function hashNewestFirst(context: Int32Array, order: number): number {
   let h = 0;
   for (let i = 0; i < order; i++) h = mix(h, context[i]);

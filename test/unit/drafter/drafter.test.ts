@@ -114,18 +114,18 @@ describe("AdedDrafter", () => {
         },
       ],
     });
-    const likeliest = (options: DrafterOptions): number => {
-      const drafter = new AdedDrafter(engineInfo(), { fixedNodes: 1, ...options });
+    const placeOf30 = (options: DrafterOptions): number => {
+      const drafter = new AdedDrafter(engineInfo(), { fixedNodes: 8, ...options });
       drafter.begin({ slot: 0, id: 1, scope: "", keep: 0, tokens: Int32Array.of(3), sampling: GREEDY });
       // 30 or 31 follow 7; after 5 the model says 20, though 7 was nearly as likely
-      for (const s of [step(3, [8, 9]), step(8, [3, 9]), step(3, [8, 9]), step(8, [7, 9])]) drafter.observe(s);
+      for (const s of [step(3, [8, 9]), step(8, [3, 9]), step(3, [8, 9]), step(8, [7, 9])])
+        drafter.observe(s);
       for (const s of [step(7, [30, 31]), step(30, [5, 6])]) drafter.observe(s);
       const last = step(5, [20, 7]);
       drafter.observe(last);
-      return drafter.draft(last)[0].tokens[0];
+      return [...drafter.draft(last)[0].tokens, 30].indexOf(30);
     };
-    expect(likeliest({})).toBe(30);
-    expect(likeliest({ without: ["alternate"] })).not.toBe(30);
+    expect(placeOf30({})).toBeLessThan(placeOf30({ without: ["alternate"] }));
   });
 
   it("knows a repetition in the request itself at once", () => {

@@ -72,6 +72,13 @@ describe("SuffixIndex", () => {
     expect([...both.length.subarray(0, both.count)]).toEqual([2, 1]);
   });
 
+  it("tells how long ago a token stood, also after truncation", () => {
+    const index = indexOf([4, 5, 4, 6, 7]);
+    expect([7, 4, 5, 8].map((token) => index.ago(token))).toEqual([0, 2, 3, -1]);
+    index.truncate(2);
+    expect([5, 4, 6].map((token) => index.ago(token))).toEqual([0, 1, -1]);
+  });
+
   it("matches nothing on fewer than two tokens", () => {
     expect(matchEnd(indexOf([])).count).toBe(0);
     expect(matchEnd(indexOf([4])).count).toBe(0);
