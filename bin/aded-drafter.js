@@ -3,8 +3,8 @@
  *
  *   node bin/aded-drafter.js FOLDER
  */
-import { register } from "tsx/esm/api";
+import { runTypeScript } from "../src/typescript.mjs";
 
-register();
+await runTypeScript();
 const { main } = await import("../src/dropin/beside.ts");
 process.exit(await main(process.argv[2]));

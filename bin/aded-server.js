@@ -4,6 +4,7 @@
  *   node bin/aded-server.js PID ARGUMENTS…     PID: the process that will be llama-server
  */
 import { writeFileSync } from "node:fs";
+import { runTypeScript } from "../src/typescript.mjs";
 import { checkNode, ensureInstalled } from "./ensure-install.js";
 
 checkNode();
@@ -17,7 +18,6 @@ setInterval(() => {
   }
 }, 500).unref();
 await ensureInstalled();
-const { register } = await import("tsx/esm/api");
-register();
+await runTypeScript();
 const { main } = await import("../src/cli/aded-server.ts");
 process.exit(await main(pid, process.argv.slice(3), (text) => writeFileSync(3, text)));

@@ -1,6 +1,6 @@
 // Lets the drafter's worker thread run TypeScript. `--import tsx` in a worker's execArgv has no effect on Node 20, so the
 // loader is registered from inside the thread.
-import { register } from "tsx/esm/api";
+import { runTypeScript } from "../typescript.mjs";
 
-register();
+await runTypeScript();
 await import("./worker.ts");

@@ -1,4 +1,4 @@
-import { register } from "tsx/esm/api";
+import { runTypeScript } from "../../typescript.mjs";
 
-register();
+await runTypeScript();
 await import("./subject.ts");
