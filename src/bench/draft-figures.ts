@@ -9,7 +9,7 @@ export interface DraftFigures {
   by_source: Record<string, { drafted: number; accepted: number }>;
   steps: number;
   tokens: number;
-  /** Of the last 4096 exchanges, µs: step received to reply sent, and the part of it that is the link. */
+  /** Of the last 4096 exchanges, µs: step received to reply ready, and the part of it that is the link. */
   draft_us: { p50: number | null; p99: number | null };
   link_us: { p50: number | null; p99: number | null };
   /** Drafts that came too late for the engine. */

@@ -81,7 +81,7 @@ export interface DraftingSnapshot {
   steps: number;
   tokens: number;
   tokens_per_step: number | null;
-  /** Step received to draft handed to the socket, and the part of it that is the link. */
+  /** Step received to draft ready to be written, and the part of it that is the link. */
   draft_us: { p50: number | null; p99: number | null };
   link_us: { p50: number | null; p99: number | null };
   /** What link and drafting together added to a step, as the engine measures it. */
