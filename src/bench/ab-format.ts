@@ -166,6 +166,7 @@ export function sectionsOf(report: AbReport): Sections {
     ratios: [
       ["decode time, off / on", "ratio", `${+(report.level * 100).toFixed(1)} % interval`, "pairs"],
       ratioRow("overall", report.overall),
+      ratioRow("median of the pairs", report.overall.median),
       ...Object.entries(report.categories).map(([name, ratio]) => ratioRow(`  ${name}`, ratio)),
       ratioRow("whole request (E2E)", report.overall.e2e),
     ],

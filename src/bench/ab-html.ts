@@ -19,6 +19,7 @@ export async function formatHtml(report: AbReport): Promise<string> {
   const policy = `default-src 'none'; script-src ${sourceHash(script)}; style-src 'unsafe-inline'; img-src data:`;
   const rows = [
     { name: "overall", ...report.overall },
+    { name: "median of the pairs", ...report.overall.median },
     ...Object.entries(report.categories).map(([name, ratio]) => ({ name, ...ratio })),
     { name: "whole request (E2E)", ...report.overall.e2e },
   ];

@@ -10,6 +10,7 @@ import type { RatioReport } from "./ratio.ts";
 import type { SequentialPlan } from "./sequential.ts";
 import {
   type BootstrapOptions,
+  bootstrapMedian,
   bootstrapRatio,
   type Quantiles,
   quantiles,
@@ -62,7 +63,12 @@ export interface TextDifference {
 }
 
 export interface AbReport {
-  overall: RatioReport & { e2e: RatioReport };
+  overall: RatioReport & {
+    /** Of whole requests. */
+    e2e: RatioReport;
+    /** The median of the pairs' ratios: what few disturbed requests hardly move. Each pair counts the same, however long. */
+    median: RatioReport;
+  };
   categories: Record<string, RatioReport>;
   /** Level of the intervals: 0.95, or more when the run could stop early. */
   level: number;
@@ -130,7 +136,11 @@ export function reportAb(
   const wanted = (name: Arm): Arm => options.arms?.[name].drafts ?? name;
   const verified = arms.on.requests > 0 && arms.on.arm_header[wanted("on")] === arms.on.requests;
   return {
-    overall: { ...overall, e2e: ratioReport(pairs, e2eUnit, interval) },
+    overall: {
+      ...overall,
+      e2e: ratioReport(pairs, e2eUnit, interval),
+      median: medianReport(pairs, interval),
+    },
     categories,
     level,
     same_text: pairs.length - differences.length,
@@ -155,6 +165,11 @@ export function reportAb(
 /** The ratio of decode times with its interval, for a run that is still going on. */
 export function decodeRatio(samples: readonly AbSample[], options: BootstrapOptions): RatioReport {
   return ratioReport(pairsOf(samples), decodeUnit, options);
+}
+
+/** The median of the pairs' ratios of decode times. */
+export function medianRatio(samples: readonly AbSample[], options: BootstrapOptions): RatioReport {
+  return medianReport(pairsOf(samples), options);
 }
 
 /** Decode times of every prompt (or group of prompts) that both arms answered, summed over repeats. */
@@ -220,6 +235,20 @@ function ratioReport(
   const interval = bootstrapRatio(units, options);
   const n = pairs.filter((pair) => unitOf(pair) !== undefined).length;
   return { ratio: ratioOfSums(units), ci: interval === null ? null : [interval.low, interval.high], n };
+}
+
+function medianReport(pairs: readonly Pair[], options: BootstrapOptions): RatioReport {
+  const groups = new Map<string, number[]>();
+  let n = 0;
+  for (const pair of pairs) {
+    const unit = decodeUnit(pair);
+    if (unit === undefined || unit.denominator === 0) continue;
+    const key = pair.on.group ?? pair.on.id;
+    groups.set(key, [...(groups.get(key) ?? []), unit.numerator / unit.denominator]);
+    n++;
+  }
+  const { median, interval } = bootstrapMedian([...groups.values()], options);
+  return { ratio: median, ci: interval === null ? null : [interval.low, interval.high], n };
 }
 
 function armReport(

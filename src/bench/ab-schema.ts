@@ -71,7 +71,10 @@ const sample = z.looseObject({
 });
 
 export const abReportSchema = z.looseObject({
-  overall: ratio.extend({ e2e: ratio }),
+  overall: ratio.extend({
+    e2e: ratio,
+    median: ratio.optional().describe("median of the pairs' ratios of decode times, with its interval"),
+  }),
   categories: z.record(z.string(), ratio),
   level: z.number(),
   same_text: z.int(),

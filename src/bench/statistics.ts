@@ -108,6 +108,40 @@ export function bootstrap(
   return low === null || high === null ? null : { low, high };
 }
 
+/**
+ * The median of values that come in groups, each once; with the same interval as a ratio's: groups are drawn with replacement, each with all
+ * of its values. A few values far off, however far, move it by no more than their number.
+ */
+export function bootstrapMedian(
+  groups: readonly (readonly number[])[],
+  options: BootstrapOptions,
+): { median: number | null; interval: Interval | null } {
+  const sorted = groups
+    .flatMap((values, group) => values.map((value) => ({ value, group })))
+    .sort((a, b) => ascending(a.value, b.value));
+  const weights = new Int32Array(groups.length);
+  const medianOf = (drawn: Int32Array): number => {
+    weights.fill(0);
+    let count = 0;
+    for (let i = 0; i < drawn.length; i++) {
+      weights[drawn[i]]++;
+      count += groups[drawn[i]].length;
+    }
+    // the values at the two middle ranks, which are one where the number is odd
+    const [lower, upper] = [(count - 1) >> 1, count >> 1];
+    let passed = 0;
+    let low = Number.NaN;
+    for (const { value, group } of sorted) {
+      passed += weights[group];
+      if (Number.isNaN(low) && passed > lower) low = value;
+      if (passed > upper) return (low + value) / 2;
+    }
+    return Number.NaN;
+  };
+  const interval = bootstrap(groups.length, medianOf, options);
+  return { median: median(sorted.map(({ value }) => value)), interval };
+}
+
 /** Sum of the values at these indices. */
 export function sumAt(values: Float64Array, drawn: Int32Array): number {
   let sum = 0;

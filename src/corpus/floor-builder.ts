@@ -1,8 +1,10 @@
 /**
  * Packs pruned rows into a floor, within a bound in bytes. Rows come in the order of their tokens, once. When the bound is
- * reached the rows of the rarest pairs go, and rarer ones are not taken any more.
+ * reached the rows of the rarest pairs go, and rarer ones are not taken any more. Most pairs of any text occur once, so that among equally rare
+ * ones a share is kept, chosen by their hash.
  */
 import { floorBytes, floorViews, MOST_VOCAB, packEntry, sealFloor } from "./floor.ts";
+import { gramHash } from "./gram-counter.ts";
 import type { PairRow } from "./pair-rows.ts";
 
 /** What one dropping of rows has to free at least, as a share of all. */
@@ -20,8 +22,9 @@ export class FloorBuilder {
   #total = new Float32Array(FIRST_ROWS);
   #size = new Uint8Array(FIRST_ROWS);
   #entries = new Uint32Array(4 * FIRST_ROWS);
-  /** Rows of pairs that occur no more often are not taken. */
-  #tooRare = 0;
+  /** Rows of pairs that occur less often are not taken, and of those that occur as often only a share. */
+  #rare = 0;
+  #rareShare = 1;
   #dropped = 0;
 
   /**
@@ -48,7 +51,7 @@ export class FloorBuilder {
 
   /** Adds the row of (a, b), after all that come before it; `a` may be nVocab: the bi-gram row of b. */
   add(a: number, b: number, row: PairRow): void {
-    if (row.total <= this.#tooRare) {
+    if (!this.#isTaken(a, b, Math.fround(row.total))) {
       this.#dropped++;
       return;
     }
@@ -62,7 +65,7 @@ export class FloorBuilder {
     for (let i = 0; i < size; i++) {
       this.#entries[this.#entryCount++] = packEntry(row.ids[i], row.counts[i] / row.total);
     }
-    if (this.#bytes() > this.#bound) this.#dropRarest();
+    while (this.#rows > 0 && this.#bytes() > this.#bound) this.#dropRarest();
   }
 
   /** The floor's buffer, which threads can share. */
@@ -107,14 +110,18 @@ export class FloorBuilder {
     }
   }
 
+  #isTaken(a: number, b: number, total: number): boolean {
+    return total > this.#rare || (total === this.#rare && pairShare(a, b) < this.#rareShare);
+  }
+
   #dropRarest(): void {
-    const keep = this.#choose();
+    this.#raise();
     let to = 0;
     let from = 0;
     let toEntry = 0;
     for (let row = 0; row < this.#rows; row++) {
       const size = this.#size[row];
-      if (keep(row)) {
+      if (this.#isTaken(this.#a[row], this.#b[row], this.#total[row])) {
         this.#a[to] = this.#a[row];
         this.#b[to] = this.#b[row];
         this.#total[to] = this.#total[row];
@@ -129,15 +136,22 @@ export class FloorBuilder {
     this.#entryCount = toEntry;
   }
 
-  /** Which rows stay: those more frequent than a quarter of them are, or every second if all are equally frequent. */
-  #choose(): (row: number) => boolean {
-    const total = this.#total;
-    const sorted = total.slice(0, this.#rows).sort();
-    const rare = sorted[Math.floor(sorted.length * FREED_SHARE)];
-    if (sorted[sorted.length - 1] === rare) return (row) => row % 2 === 0;
-    this.#tooRare = rare;
-    return (row) => total[row] > rare;
+  /** Raises what is too rare by as much as leaves out a quarter of the rows. */
+  #raise(): void {
+    const sorted = this.#total.slice(0, this.#rows).sort();
+    const leave = Math.ceil(sorted.length * FREED_SHARE);
+    const rare = sorted[leave - 1];
+    const first = sorted.indexOf(rare);
+    const equal = sorted.lastIndexOf(rare) + 1 - first;
+    const before = rare === this.#rare ? this.#rareShare : 1;
+    this.#rare = rare;
+    this.#rareShare = before * (1 - (leave - first) / equal);
   }
+}
+
+/** A number from 0 to 1 that is the pair's own. */
+function pairShare(a: number, b: number): number {
+  return (gramHash(a, b, 0) >>> 0) / 2 ** 32;
 }
 
 function grown<T extends { set(from: T): void }>(from: T, to: T): T {

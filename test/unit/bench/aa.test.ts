@@ -1,7 +1,7 @@
 /** Does the instrument tell the truth? Equal arms must look equal as often as promised, and a delay of 5 % must be found. */
 import { describe, expect, it } from "@jest/globals";
 import { type AbOptions, runAb } from "../../../src/bench/ab.ts";
-import { decodeRatio } from "../../../src/bench/ab-report.ts";
+import { decodeRatio, medianRatio } from "../../../src/bench/ab-report.ts";
 import { narrowEnough, planLooks } from "../../../src/bench/sequential.ts";
 import { NoisyClient } from "./support/noisy-client.ts";
 
@@ -17,7 +17,8 @@ function options(pairs: number, seed: number): AbOptions {
 async function interval(pairs: number, seed: number, factor: number, disturbed?: number) {
   const asked = options(pairs, seed);
   const run = await runAb(new NoisyClient({ seed, factor, disturbed }), asked);
-  return decodeRatio(run.samples, { seed, level: 0.95, resamples: 2000 });
+  const how = { seed, level: 0.95, resamples: 2000 };
+  return { ...decodeRatio(run.samples, how), median: medianRatio(run.samples, how) };
 }
 
 describe("A/A", () => {
@@ -63,6 +64,23 @@ describe("A/A", () => {
     expect(found).toBeGreaterThan(0);
     expect(found).toBeLessThan(20);
     expect(covered).toBeGreaterThanOrEqual(18);
+  });
+
+  it("finds it there with the median of the pairs, which covers the truth as often", async () => {
+    let found = 0;
+    let covered = 0;
+    let coveredEqual = 0;
+    for (let seed = 1; seed <= 100; seed++) {
+      const { ci } = (await interval(100, seed, 1.05)).median;
+      if (ci !== null && ci[1] < 1) found++;
+      if (ci !== null && ci[0] <= 1 / 1.05 && ci[1] >= 1 / 1.05) covered++;
+      const equal = (await interval(100, seed, 1)).median.ci;
+      if (equal !== null && equal[0] <= 1 && equal[1] >= 1) coveredEqual++;
+    }
+    expect(found).toBeGreaterThanOrEqual(90);
+    expect(covered).toBeGreaterThanOrEqual(88);
+    expect(coveredEqual).toBeGreaterThanOrEqual(88);
+    expect(coveredEqual).toBeLessThan(100);
   });
 
   it("covers the truth as often when it may stop early", async () => {

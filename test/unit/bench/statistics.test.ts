@@ -1,5 +1,12 @@
 import { describe, expect, it } from "@jest/globals";
-import { bootstrapRatio, median, quantile, quantiles, ratioOfSums } from "../../../src/bench/statistics.ts";
+import {
+  bootstrapMedian,
+  bootstrapRatio,
+  median,
+  quantile,
+  quantiles,
+  ratioOfSums,
+} from "../../../src/bench/statistics.ts";
 
 describe("statistics", () => {
   it("gives type-7 quantiles", () => {
@@ -48,5 +55,19 @@ describe("statistics", () => {
     expect(interval?.high).toBeCloseTo(50.5 + 5.66, 0);
     expect(bootstrapRatio(units, { seed: 7 })).toEqual(interval);
     expect(bootstrapRatio(units, { seed: 8 })).not.toEqual(interval);
+  });
+
+  it("gives the median of groups, and an interval that one wild value hardly moves", () => {
+    expect(bootstrapMedian([[3, 1], [2], [10], [4], [7]], { seed: 1 }).median).toBe(3.5);
+    expect(bootstrapMedian([], { seed: 1 })).toEqual({ median: null, interval: null });
+    expect(bootstrapMedian([[1], [2], [3], [4]], { seed: 1 }).interval).toBeNull();
+    const values = Array.from({ length: 101 }, (_, i) => [i + 1]);
+    const calm = bootstrapMedian(values, { seed: 1 });
+    expect(calm.median).toBe(51);
+    // the order statistics that a binomial distribution gives: ranks 41 and 61
+    expect(Math.abs((calm.interval?.low ?? 0) - 41)).toBeLessThanOrEqual(2);
+    expect(Math.abs((calm.interval?.high ?? 0) - 61)).toBeLessThanOrEqual(2);
+    const wild = bootstrapMedian([...values.slice(0, -1), [1e9]], { seed: 1 });
+    expect(wild).toEqual(calm);
   });
 });
