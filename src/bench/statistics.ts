@@ -109,7 +109,7 @@ export function bootstrap(
 }
 
 /**
- * The median of values that come in groups, each once; with the same interval as a ratio's: groups are drawn with replacement, each with all
+ * The median of values that come in groups, none of them empty; with the same interval as a ratio's: groups are drawn with replacement, each with all
  * of its values. A few values far off, however far, move it by no more than their number.
  */
 export function bootstrapMedian(
@@ -117,8 +117,10 @@ export function bootstrapMedian(
   options: BootstrapOptions,
 ): { median: number | null; interval: Interval | null } {
   const sorted = groups
-    .flatMap((values, group) => values.map((value) => ({ value, group })))
+    .flatMap((own, group) => own.map((value) => ({ value, group })))
     .sort((a, b) => ascending(a.value, b.value));
+  const values = Float64Array.from(sorted, ({ value }) => value);
+  const order = Int32Array.from(sorted, ({ group }) => group);
   const weights = new Int32Array(groups.length);
   const medianOf = (drawn: Int32Array): number => {
     weights.fill(0);
@@ -129,17 +131,15 @@ export function bootstrapMedian(
     }
     // the values at the two middle ranks, which are one where the number is odd
     const [lower, upper] = [(count - 1) >> 1, count >> 1];
-    let passed = 0;
-    let low = Number.NaN;
-    for (const { value, group } of sorted) {
-      passed += weights[group];
-      if (Number.isNaN(low) && passed > lower) low = value;
-      if (passed > upper) return (low + value) / 2;
-    }
-    return Number.NaN;
+    let passed = weights[order[0]];
+    let at = 0;
+    while (passed <= lower) passed += weights[order[++at]];
+    const low = values[at];
+    while (passed <= upper) passed += weights[order[++at]];
+    return (low + values[at]) / 2;
   };
   const interval = bootstrap(groups.length, medianOf, options);
-  return { median: median(sorted.map(({ value }) => value)), interval };
+  return { median: quantile([...values], 0.5), interval };
 }
 
 /** Sum of the values at these indices. */

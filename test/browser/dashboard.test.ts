@@ -105,3 +105,43 @@ describe("what the page may do", () => {
     }
   });
 });
+
+describe("with models that take turns", () => {
+  const TWO = `
+swap: { min_residency_seconds: 0 }
+models:
+${["first", "second"]
+  .map(
+    (name) => `  ${name}:
+    source: ${defaultModelName}
+    args: -c 1024 -np 1 -t 1
+`,
+  )
+  .join("")}`;
+  let swapping: RunningServer;
+
+  beforeAll(async () => {
+    const config = { ...parseConfig(TWO, { env: {} }), listen: { host: "127.0.0.1", port: 0 } };
+    swapping = await startServer(config, { log: silentLog() });
+    await swapping.ready;
+  }, SETUP_MS);
+  afterAll(() => swapping?.close({ drainMs: 0, graceMs: 1000 }));
+
+  it("loads and unloads them at a click", async () => {
+    const { page, context, complaints } = await watchedPage(browser);
+    await page.goto(`${swapping.url}/aded/`);
+    const state = (name: string) => page.getByRole("row", { name }).getByRole("cell").first();
+    const ready = (name: string) => state(name).filter({ hasText: /^ready$/ });
+    const notReady = (name: string) => state(name).filter({ hasNotText: /^ready$/ });
+
+    await page.getByRole("button", { name: "Load second" }).click();
+    await ready("second").waitFor();
+    await notReady("first").waitFor();
+    await page.getByRole("button", { name: "Unload second" }).click();
+    await notReady("second").waitFor();
+    await page.getByRole("button", { name: "Load first" }).click();
+    await ready("first").waitFor();
+    expect(complaints).toEqual([]);
+    await context.close();
+  }, 300_000);
+});

@@ -17,8 +17,13 @@ function options(pairs: number, seed: number): AbOptions {
 async function interval(pairs: number, seed: number, factor: number, disturbed?: number) {
   const asked = options(pairs, seed);
   const run = await runAb(new NoisyClient({ seed, factor, disturbed }), asked);
-  const how = { seed, level: 0.95, resamples: 2000 };
-  return { ...decodeRatio(run.samples, how), median: medianRatio(run.samples, how) };
+  return decodeRatio(run.samples, { seed, level: 0.95, resamples: 2000 });
+}
+
+async function medianInterval(seed: number, factor: number) {
+  const run = await runAb(new NoisyClient({ seed, factor }), options(100, seed));
+  const { ci } = medianRatio(run.samples, { seed, level: 0.95, resamples: 1000 });
+  return { low: ci?.[0] ?? Number.NaN, high: ci?.[1] ?? Number.NaN };
 }
 
 describe("A/A", () => {
@@ -70,17 +75,17 @@ describe("A/A", () => {
     let found = 0;
     let covered = 0;
     let coveredEqual = 0;
-    for (let seed = 1; seed <= 100; seed++) {
-      const { ci } = (await interval(100, seed, 1.05)).median;
-      if (ci !== null && ci[1] < 1) found++;
-      if (ci !== null && ci[0] <= 1 / 1.05 && ci[1] >= 1 / 1.05) covered++;
-      const equal = (await interval(100, seed, 1)).median.ci;
-      if (equal !== null && equal[0] <= 1 && equal[1] >= 1) coveredEqual++;
+    for (let seed = 1; seed <= 40; seed++) {
+      const slower = await medianInterval(seed, 1.05);
+      if (slower.high < 1) found++;
+      if (slower.low <= 1 / 1.05 && slower.high >= 1 / 1.05) covered++;
+      const equal = await medianInterval(seed, 1);
+      if (equal.low <= 1 && equal.high >= 1) coveredEqual++;
     }
-    expect(found).toBeGreaterThanOrEqual(90);
-    expect(covered).toBeGreaterThanOrEqual(88);
-    expect(coveredEqual).toBeGreaterThanOrEqual(88);
-    expect(coveredEqual).toBeLessThan(100);
+    expect(found).toBeGreaterThanOrEqual(36);
+    // 95 % less 3 standard deviations
+    expect(covered).toBeGreaterThanOrEqual(34);
+    expect(coveredEqual).toBeGreaterThanOrEqual(34);
   });
 
   it("covers the truth as often when it may stop early", async () => {
