@@ -3,15 +3,18 @@
 # Wants: source (the engine's), scratch (a folder of this run), work (where reports and logs stay), limit (seconds of a run), port,
 # timeout (seconds of a test), tests (empty). Gives: python, tree.
 
-venv=${ADED_HOME:-$HOME/.aded}/engine-tests/venv
-python=$venv/bin/python
+# a folder of packages: a virtual environment would want python3-venv installed
+packages=${ADED_HOME:-$HOME/.aded}/engine-tests/python
+python=python3
+export PYTHONPATH=$packages
 
 prepare_tests() {
-    if [ ! -e "$venv/ready" ]; then
-        echo "setting up Python's test packages in $venv"
-        python3 -m venv "$venv"
-        "$python" -m pip install --quiet --disable-pip-version-check -r "$source/tools/server/tests/requirements.txt" pyyaml pytest-timeout
-        touch "$venv/ready"
+    if [ ! -e "$packages/ready" ]; then
+        echo "setting up Python's test packages in $packages"
+        rm -rf -- "$packages"
+        "$python" -m pip install --quiet --disable-pip-version-check --no-warn-conflicts --root-user-action=ignore --target "$packages" \
+            -r "$source/tools/server/tests/requirements.txt" pyyaml pytest-timeout
+        touch "$packages/ready"
     fi
     "$python" scripts/engine-tests-model.py "$source" "$scratch/tiny.gguf"
 

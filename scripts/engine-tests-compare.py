@@ -3,6 +3,8 @@
 usage: engine-tests-compare.py FOLDER stock other...
        engine-tests-compare.py --failed FOLDER stock other    names, for pytest, what fails in the other only
 
+"@FILE" in place of "stock": the tests that FILE names, one in each line, are those that pass.
+
 FOLDER holds NAME.xml for each name, and NAME-again.xml where something was run a second time.
 """
 
@@ -25,6 +27,14 @@ def read(path):
     return outcomes
 
 
+def reference(folder, name):
+    """What passes on the stock build: by a report of a run, or by a list."""
+    if not name.startswith("@"):
+        return read(folder / f"{name}.xml")
+    lines = Path(name[1:]).read_text().splitlines()
+    return {line: "passed" for line in lines if line and not line.startswith("#")}
+
+
 def passing(outcomes):
     return {test for test, outcome in outcomes.items() if outcome == "passed"}
 
@@ -38,7 +48,7 @@ arguments = sys.argv[1:]
 only_names = arguments[0] == "--failed"
 folder = Path(arguments[only_names])
 stock_name, *others = arguments[only_names + 1 :]
-stock = read(folder / f"{stock_name}.xml")
+stock = reference(folder, stock_name)
 if only_names:
     print(*failures(stock, read(folder / f"{others[0]}.xml")), sep="\n", end="")
     sys.exit()

@@ -2,6 +2,10 @@
 # The engine's own server tests (tools/server/tests) through aded-server: what passes on the stock build must pass on it, every time.
 #
 #   npm run test:upstream [-- pytest arguments, such as unit/test_completion.py]
+#   npm run test:upstream -- --listed     a short one (also: npm test -- --only upstream)
+#
+# --listed: only the tests that scripts/test-upstream.txt names, which pass on the stock build; that one is not run (nor built), and
+# aded-server once.
 #
 # As scripts/engine-tests.sh, with which it shares model and comparison, but the program under test is bin/aded-server as users
 # start it: it picks the socket and starts the drafter beside each of the servers, which come and go. Run twice (ADED_UPSTREAM_RUNS).
@@ -14,11 +18,20 @@ export ADED_HOME=${ADED_HOME:-$HOME/.aded}
 work=$ADED_HOME/upstream-tests
 limit=${ADED_UPSTREAM_SECONDS:-1800}
 runs=${ADED_UPSTREAM_RUNS:-2}
+reference=stock
 timeout=120 # seconds for each test
 port=${ADED_UPSTREAM_PORT:-18180}
 
 cd "$root"
-stock=${ADED_STOCK_SERVER:-$(node bin/aded.js engine build --stock)}
+if [ "${1:-}" = --listed ]; then
+    list=$root/scripts/test-upstream.txt
+    reference=@$list
+    runs=1
+    mapfile -t listed < <(grep -v '^#' "$list")
+    set -- "${listed[@]}"
+else
+    stock=${ADED_STOCK_SERVER:-$(node bin/aded.js engine build --stock)}
+fi
 export ADED_ENGINE=${ADED_ENGINE:-$(node bin/aded.js engine build)}
 source=${ADED_ENGINE_SOURCE:-$(cd -- "$(dirname -- "$ADED_ENGINE")/../../src" && pwd)}
 
@@ -47,13 +60,13 @@ timed_run() { # name, server, pytest arguments
 
 # A step of this model takes less time than a draft: without more patience most would come too late. The stock build does not know that variable.
 export LLAMA_ARG_DRAFT_TIMEOUT_US=20000 ADED_DRAFT_FIXED_NODES=6 ADED_DRAFT_MATRIX_MEMORY="16 MiB"
-timed_run stock "$stock" "$@"
+[ "$reference" != stock ] || timed_run stock "$stock" "$@"
 names=()
 for ((i = 1; i <= runs; i++)); do
     name=aded-server-$i
     names+=("$name")
     timed_run "$name" "$root/bin/aded-server" "$@"
-    "$python" scripts/engine-tests-compare.py --failed "$work" stock "$name" > "$scratch/failed"
+    "$python" scripts/engine-tests-compare.py --failed "$work" "$reference" "$name" > "$scratch/failed"
     mapfile -t failed < "$scratch/failed"
     # many of these tests depend on time
     [ ${#failed[@]} -eq 0 ] || timed_run "$name-again" "$root/bin/aded-server" "${failed[@]}"
@@ -63,4 +76,4 @@ done
 { grep -o '"drafted_nodes":[0-9]*' "$ADED_HOME/logs/aded-server.log" 2> /dev/null || true; } |
     awk -F: '{ nodes += $2; if ($2 > 0) servers++ } END { printf "%d servers had a drafter beside them, %d of them drafted, %d nodes in all\n", NR, servers, nodes }'
 
-"$python" scripts/engine-tests-compare.py "$work" stock "${names[@]}"
+"$python" scripts/engine-tests-compare.py "$work" "$reference" "${names[@]}"

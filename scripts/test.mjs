@@ -1,6 +1,7 @@
 /**
  * `npm test`: sets up what is missing, runs every check and every test, and counts. The last line is "N passed, N failed".
- * `--only checks,unit,cpp,e2e` runs a part. Plain JavaScript: on a fresh clone nothing is installed yet.
+ * `--only checks,unit,cpp,e2e` runs a part; `--only upstream` some of the engine's own server tests. Plain JavaScript: on a fresh clone
+ * nothing is installed yet.
  */
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -36,6 +37,7 @@ try {
   if (parts.has("checks")) await checks();
   if (parts.has("unit")) await jest("unit", "faults");
   if (parts.has("cpp") || parts.has("e2e")) await withEngine();
+  if (parts.has("upstream")) await upstream();
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -47,9 +49,10 @@ console.log(`${passed} passed, ${failed} failed`);
 process.exit(failed === 0 ? 0 : 1);
 
 function chosenParts() {
-  const all = ["checks", "unit", "cpp", "e2e"];
+  const standard = ["checks", "unit", "cpp", "e2e"];
+  const all = [...standard, "upstream"];
   const at = process.argv.indexOf("--only");
-  const chosen = at < 0 ? all : (process.argv[at + 1] ?? "").split(",");
+  const chosen = at < 0 ? standard : (process.argv[at + 1] ?? "").split(",");
   const unknown = chosen.filter((part) => !all.includes(part));
   if (unknown.length === 0) return new Set(chosen);
   console.error(`test: --only takes some of ${all.join(",")}, not "${unknown.join(",")}"`);
@@ -118,6 +121,15 @@ async function cppTest(program, models) {
       status === 0 ? "" : `status ${status}`,
     );
   }
+}
+
+/** Some of the engine's own server tests, through aded-server. */
+async function upstream() {
+  const title = "the engine's own tests through aded-server";
+  const { status, stdout } = await run(title, "scripts/test-upstream.sh", ["--listed"]);
+  const match = /^(\d+) passed, (\d+) failed$/.exec(stdout.trimEnd().split("\n").at(-1) ?? "");
+  const [, good, bad] = match ? match.map(Number) : [0, 0, 1];
+  count(title, good, bad === 0 && (status !== 0 || good === 0) ? 1 : bad, match ? "" : `status ${status}`);
 }
 
 async function jest(...projects) {
