@@ -44,21 +44,25 @@ static bool has_tiles() {
 }
 #else
 static bool has_tiles() { return false; }
-struct tile_scope { explicit tile_scope(int) {} };
+struct tile_scope {
+    tile_scope(int, int) {}
+    void set(int, int) {}
+};
 #endif
 
 using gemm_t = void (*)(int64_t n_blocks, const uint8_t * w, const void * x, float * const * y, int rows);
 
+// TILE_K: what a tile multiplies at once, in 4 bytes; MIN_COLS_TILES: the fewest columns for which the matrix unit is used
 template <typename W, typename = void> struct kernels {
-    static constexpr int UNIT = W::BLOCK, UNITS = 1, MAX_COLS = MAX_COLS_FLOAT, MIN_COLS_TILES = MAX_COLS + 1;
+    static constexpr int UNIT = W::BLOCK, UNITS = 1, MAX_COLS = MAX_COLS_FLOAT, TILE_K = 0, MIN_COLS_TILES = MAX_COLS + 1;
     template <int N> static constexpr gemm_t gemm       = panel_float<W, N>;
     template <int N> static constexpr gemm_t gemm_tiles = nullptr;
 };
 template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename W::act, q8_act>>> {
-    static constexpr int UNIT = 32, UNITS = W::SUBS, MAX_COLS = MAX_COLS_Q8;
+    static constexpr int UNIT = 32, UNITS = W::SUBS, MAX_COLS = MAX_COLS_Q8, TILE_K = 8;
     template <int N> static constexpr gemm_t gemm = panel_q8<W, N>;
 #ifdef GGML_INVARIANT_AMX
-    // the fewest columns for which the matrix unit is faster (measured with Sapphire Rapids)
+    // where it is faster: measured with Sapphire Rapids
     static constexpr int MIN_COLS_TILES = W::TWO_SCALES ? MAX_COLS + 1 : W::SUBS == 1 ? 8 : 12;
     template <int N> static constexpr gemm_t tiles() {
         if constexpr (N >= MIN_COLS_TILES) {
@@ -73,6 +77,13 @@ template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename
     template <int N> static constexpr gemm_t gemm_tiles = nullptr;
 #endif
 };
+#ifdef GGML_INVARIANT_AMX_BF16
+template <> struct kernels<w_bf16_tiles> {
+    static constexpr int UNIT = 32, UNITS = 1, MAX_COLS = 16, TILE_K = 16, MIN_COLS_TILES = 1;
+    template <int N> static constexpr gemm_t gemm       = nullptr;
+    template <int N> static constexpr gemm_t gemm_tiles = panel_bf16_tiles<N>;
+};
+#endif
 
 template <typename W, int... N> static constexpr std::array<gemm_t, sizeof...(N)> gemm_table(std::integer_sequence<int, N...>) {
     return { kernels<W>::template gemm<N + 1>... };
@@ -101,18 +112,25 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
     static constexpr std::array<gemm_t, MAX_COLS> GEMM       = gemm_table<W>(std::make_integer_sequence<int, MAX_COLS>());
     static constexpr std::array<gemm_t, MAX_COLS> GEMM_TILES = gemm_tiles_table<W>(std::make_integer_sequence<int, MAX_COLS>());
 
-    // The kernels of one operation: the matrix unit, if it is used, stands ready for tiles of `tiles` columns, and narrower
-    // ones are computed without it.
+    // The kernels of one operation in one thread, whose tiles are then what they were.
     class gemms {
-        const int                 tiles;
-        std::optional<tile_scope> scope;
+        std::optional<tile_scope> tiles;
+        int64_t                   n_tiles = 0; // columns that they stand ready for
     public:
-        explicit gemms(int64_t n_cols) : tiles(n_cols >= K::MIN_COLS_TILES && has_tiles() ? (int) n_cols : 0) {
-            if (tiles > 0) {
-                scope.emplace(tiles);
+        gemm_t operator()(int64_t n) {
+            if (n < K::MIN_COLS_TILES || !has_tiles()) {
+                return GEMM[n - 1];
             }
+            if (n != n_tiles) {
+                if (tiles) {
+                    tiles->set(K::TILE_K, (int) n);
+                } else {
+                    tiles.emplace(K::TILE_K, (int) n);
+                }
+                n_tiles = n;
+            }
+            return GEMM_TILES[n - 1];
         }
-        gemm_t operator[](int64_t n) const { return n == tiles ? GEMM_TILES[n - 1] : GEMM[n - 1]; }
     };
 
     static int64_t n_panels(const ggml_tensor * t) { return (t->ne[1] + ROWS - 1)/ROWS; }
@@ -234,7 +252,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         // tile after tile of activations passes
         const int64_t n_chunks = std::min<int64_t>(panels, params->nth*(alone || params->nth == 1 ? 1 : panels*(int64_t) size > (4 << 20) ? 16 : 4));
         const int64_t group    = n_cols <= 4*MAX_COLS ? 1 : std::max<int64_t>(1, (128 << 10)/size);
-        const gemms   gemm(tile_cols(n_cols, 0));
+        gemms         gemm;
 
         for (int64_t chunk = params->ith; chunk < n_chunks; chunk = alone ? n_chunks : ggml_threadpool_chunk_add(params->threadpool, 1)) {
             const int64_t end = panels*(chunk + 1)/n_chunks;
@@ -245,9 +263,10 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
                     for (int64_t c = 0; c < n; c++) {
                         y[c] = mul_mat_column(dst, c0 + c).y + p0*ROWS;
                     }
+                    const gemm_t gemm_n = gemm(n);
                     for (int64_t p = p0; p < std::min(p0 + group, end); p++) {
                         const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
-                        gemm[n](blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
+                        gemm_n(blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
                         for (int64_t c = 0; c < n; c++) {
                             y[c] += ROWS;
                         }
@@ -333,7 +352,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         ggml_barrier(params->threadpool);
 
         act *       tile = w.tile + params->ith*units*MAX_COLS;
-        const gemms gemm(MAX_COLS);
+        gemms       gemm;
 
         for (int64_t e = 0; e < n_expert; e++) {
             // the experts' shares are shifted against each other, so that small matrices keep all threads busy
@@ -350,9 +369,10 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
                     }
                     y[c] = (float *) ((char *) dst->data + use.slot*dst->nb[1] + use.token*dst->nb[2]) + p0*ROWS;
                 }
+                const gemm_t gemm_n = gemm(n);
                 for (int64_t p = p0; p < p1; p++) {
                     const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
-                    gemm[n](blocks, (const uint8_t *) src0->data + e*panels*size + p*size, tile, y, rows);
+                    gemm_n(blocks, (const uint8_t *) src0->data + e*panels*size + p*size, tile, y, rows);
                     for (int64_t c = 0; c < n; c++) {
                         y[c] += ROWS;
                     }
@@ -392,6 +412,9 @@ static panel_tensor_traits * traits_of(ggml_type type) {
     static panel_tensor_traits_for<w_f32>    f32;
     static panel_tensor_traits_for<w_f16>    f16;
     static panel_tensor_traits_for<w_bf16>   bf16;
+#ifdef GGML_INVARIANT_AMX_BF16
+    static panel_tensor_traits_for<w_bf16_tiles> bf16_tiles;
+#endif
     static panel_tensor_traits_for<w_q4_0>   q4_0;
     static panel_tensor_traits_for<w_q4_1>   q4_1;
     static panel_tensor_traits_for<w_q5_0>   q5_0;
@@ -404,7 +427,11 @@ static panel_tensor_traits * traits_of(ggml_type type) {
     switch (type) {
         case GGML_TYPE_F32:    return &f32;
         case GGML_TYPE_F16:    return &f16;
+#ifdef GGML_INVARIANT_AMX_BF16
+        case GGML_TYPE_BF16:   return has_tiles() ? (panel_tensor_traits *) &bf16_tiles : &bf16;
+#else
         case GGML_TYPE_BF16:   return &bf16;
+#endif
         case GGML_TYPE_Q4_0:   return &q4_0;
         case GGML_TYPE_Q4_1:   return &q4_1;
         case GGML_TYPE_Q5_0:   return &q5_0;
@@ -418,9 +445,9 @@ static panel_tensor_traits * traits_of(ggml_type type) {
     }
 }
 
-// BF16 weights come in pairs along a row
+// BF16 weights come in pairs along a row, or as many as a tile multiplies at once
 static bool fits(const ggml_tensor * w) {
-    return ggml_is_contiguous(w) && w->ne[0]%(w->type == GGML_TYPE_BF16 ? 2 : 1) == 0;
+    return ggml_is_contiguous(w) && w->ne[0]%(w->type == GGML_TYPE_BF16 ? has_tiles() ? 32 : 2 : 1) == 0;
 }
 
 // ---- the buffer type

@@ -420,12 +420,15 @@ static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float
 // ---- the same with the matrix unit (AMX): 32 weights of a panel's rows are tile 0, the values of N columns tile 1, and their
 // product, tile 2, holds the integer sums that dot8() gives. Integers: the same bits.
 
+// tiles 0 and 3: weights, tile 1: values, tiles 2 and 4: sums
 struct alignas(64) tile_config {
     uint8_t  palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = { 4*LANES, 32, 4*LANES }; // of a row
+    uint16_t bytes[16]; // of a row
     uint8_t  rows[16];
 
-    explicit tile_config(int n_cols) : rows{ 8, (uint8_t) n_cols, (uint8_t) n_cols } {}
+    // k: what is multiplied at once, in 4 bytes
+    tile_config(int k, int n_cols) : bytes{ 4*LANES, (uint16_t) (4*k), 4*LANES, 4*LANES, 4*LANES },
+        rows{ (uint8_t) k, (uint8_t) n_cols, (uint8_t) n_cols, (uint8_t) k, (uint8_t) n_cols } {}
 };
 
 // GCC's tile intrinsics do not tell the compiler which memory they read and write
@@ -436,10 +439,13 @@ template <typename T> static inline void is_written(T & v) { __asm__ volatile ("
 class tile_scope {
     alignas(64) uint8_t before[64];
 public:
-    explicit tile_scope(int n_cols) {
+    tile_scope(int k, int n_cols) {
         _tile_storeconfig(before);
         is_written(before);
-        const tile_config config(n_cols);
+        set(k, n_cols);
+    }
+    void set(int k, int n_cols) {
+        const tile_config config(k, n_cols);
         is_read(config);
         _tile_loadconfig(&config);
     }
@@ -455,7 +461,7 @@ public:
     tile_scope & operator=(const tile_scope &) = delete;
 };
 
-// panel_q8() within a tile_scope(N), for weights with one scale for 32
+// panel_q8() within a tile_scope(8, N), for weights with one scale for 32
 //
 // A tile does not see a store before it is in the cache, nor a vector what a tile stored. So each step is taken for several
 // times 32 weights before the next one: weights apart, tiles multiplied, sums added.
@@ -690,6 +696,51 @@ struct w_bf16 {
 #endif
 };
 
+#ifdef GGML_INVARIANT_AMX_BF16
+
+// BF16 in the matrix unit, which adds up in an order of its own: for every number of columns, then
+struct w_bf16_tiles {
+    using block = bf16_pair;
+    struct act { ggml_bf16_t v[32]; };
+    static constexpr int ROWS = 2*LANES, BLOCK = 2, BYTES = ROWS*sizeof(block);
+
+    static void pack(uint8_t * dst, int r, const block & b) { ((block *) dst)[r] = b; }
+};
+
+// y[c][row] within a tile_scope(16, N); n_blocks: a multiple of 16; x: the tile [n_blocks/16][N]
+template <int N>
+static void panel_bf16_tiles(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
+    constexpr int STEP = 16*w_bf16_tiles::BYTES;
+
+    const w_bf16_tiles::act * x = (const w_bf16_tiles::act *) vx;
+
+    alignas(64) float sum[2][N][LANES];
+
+    _tile_zero(2);
+    _tile_zero(4);
+    for (int64_t ib = 0; ib < n_blocks; ib += 16) {
+        prefetch_block<STEP>(w);
+        _tile_loadd(1, x, 64);
+        _tile_loadd(0, w, w_bf16_tiles::BYTES);
+        _tile_dpbf16ps(2, 1, 0);
+        _tile_loadd(3, w + 64, w_bf16_tiles::BYTES);
+        _tile_dpbf16ps(4, 1, 3);
+        w += STEP;
+        x += N;
+    }
+    _tile_stored(2, sum[0], 64);
+    _tile_stored(4, sum[1], 64);
+    is_written(sum);
+    for (int c = 0; c < N; c++) {
+        memcpy(y[c], sum[0][c], std::min(rows, LANES)*sizeof(float));
+        if (rows > LANES) {
+            memcpy(y[c] + LANES, sum[1][c], (rows - LANES)*sizeof(float));
+        }
+    }
+}
+
+#endif // GGML_INVARIANT_AMX_BF16
+
 template <typename W> static inline void convert_act(const float * x, float * a) { *a = *x; }
 template <typename W> static inline void convert_act(const float * x, f32_pair * a) { a->v[0] = x[0]; a->v[1] = x[1]; }
 
@@ -709,6 +760,14 @@ template <> inline void convert_acts<w_bf16>(const float * x, bf16_pair * a, int
         for (int u = 0; u < n; u++) {
             a[(u0 + u)*stride] = t[u];
         }
+    }
+}
+#endif
+
+#ifdef GGML_INVARIANT_AMX_BF16
+template <> inline void convert_acts<w_bf16_tiles>(const float * x, w_bf16_tiles::act * a, int64_t stride, int64_t n_units) {
+    for (int64_t u = 0; u < n_units; u++) {
+        to_bf16(x + 32*u, 32, a[u*stride].v);
     }
 }
 #endif

@@ -33,6 +33,9 @@
 
 #if defined(GGML_INVARIANT_AVX512) && defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__linux__)
 #    define GGML_INVARIANT_AMX
+#    if defined(__AMX_BF16__)
+#        define GGML_INVARIANT_AMX_BF16
+#    endif
 #endif
 
 #if defined(GGML_INVARIANT_AVX512) || defined(GGML_INVARIANT_AVX2)
