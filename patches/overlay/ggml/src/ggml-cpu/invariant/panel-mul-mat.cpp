@@ -135,7 +135,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
 
     static int64_t n_panels(const ggml_tensor * t) { return (t->ne[1] + ROWS - 1)/ROWS; }
     static int64_t n_blocks(const ggml_tensor * t) { return t->ne[0]/W::BLOCK; }
-    static int64_t n_units(const ggml_tensor * t) { return t->ne[0]/K::UNIT; }
+    static int64_t n_units(const ggml_tensor * t) { return (t->ne[0] + K::UNIT - 1)/K::UNIT; }
     static size_t  panel_size(const ggml_tensor * t) { return n_blocks(t)*W::BYTES; }
 
     size_t alloc_size(const ggml_tensor * t) const override { return panel_size(t)*n_panels(t)*t->ne[2]*t->ne[3]; }
@@ -185,22 +185,22 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
 
     static int64_t tile_cols(int64_t n_cols, int64_t first) { return std::min<int64_t>(MAX_COLS, n_cols - first); }
 
-    // units u0 ... u1 - 1 of one column; dst: where the column stands in the first unit of its tile, which is n wide
-    static void convert(const float * x, act * dst, int64_t n, int64_t u0, int64_t u1) {
-        convert_acts<W>(x + u0*K::UNIT, dst + u0*n, n, u1 - u0);
+    // units u0 ... u1 - 1 of one column of ne0 values; dst: where the column stands in the first unit of its tile, which is n wide
+    static void convert(const float * x, int64_t ne0, act * dst, int64_t n, int64_t u0, int64_t u1) {
+        convert_acts<W>(x + u0*K::UNIT, dst + u0*n, n, u1 - u0, ne0 - u0*K::UNIT);
     }
 
     // thread ith's share of all columns
-    template <typename C> static void convert_all(int64_t ith, int64_t nth, int64_t n_units, int64_t n_cols, act * dst, C col_x) {
+    template <typename C> static void convert_all(int64_t ith, int64_t nth, int64_t ne0, int64_t n_units, int64_t n_cols, act * dst, C col_x) {
         const bool    by_col = n_cols >= 4*nth;
         for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
             const int64_t n    = tile_cols(n_cols, c0);
             act *         tile = dst + c0*n_units;
             for (int64_t c = 0; c < n; c++) {
                 if (!by_col) {
-                    convert(col_x(c0 + c), tile + c, n, n_units*ith/nth, n_units*(ith + 1)/nth);
+                    convert(col_x(c0 + c), ne0, tile + c, n, n_units*ith/nth, n_units*(ith + 1)/nth);
                 } else if ((c0 + c)%nth == ith) {
-                    convert(col_x(c0 + c), tile + c, n, 0, n_units);
+                    convert(col_x(c0 + c), ne0, tile + c, n, 0, n_units);
                 }
             }
         }
@@ -239,9 +239,9 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         act * x = (act *) params->wdata;
         if (alone) {
             x += params->ith*units*n_cols;
-            convert_all(0, 1, units, n_cols, x, col_x);
+            convert_all(0, 1, src0->ne[0], units, n_cols, x, col_x);
         } else {
-            convert_all(params->ith, params->nth, units, n_cols, x, col_x);
+            convert_all(params->ith, params->nth, src0->ne[0], units, n_cols, x, col_x);
             if (params->ith == 0) {
                 ggml_threadpool_chunk_set(params->threadpool, params->nth);
             }
@@ -320,7 +320,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         const int64_t n_cols = ggml_nrows(src1);
         for (int64_t c = 0; c < n_cols; c++) {
             const float * x = (const float *) ((const char *) src1->data + c%src1->ne[1]*src1->nb[1] + c/src1->ne[1]*src1->nb[2]);
-            convert(x, w.x + c*units, 1, units*params->ith/params->nth, units*(params->ith + 1)/params->nth);
+            convert(x, src0->ne[0], w.x + c*units, 1, units*params->ith/params->nth, units*(params->ith + 1)/params->nth);
         }
 
         if (params->ith == 0) {
@@ -445,9 +445,9 @@ static panel_tensor_traits * traits_of(ggml_type type) {
     }
 }
 
-// BF16 weights come in pairs along a row, or as many as a tile multiplies at once
+// BF16 weights come in pairs along a row
 static bool fits(const ggml_tensor * w) {
-    return ggml_is_contiguous(w) && w->ne[0]%(w->type == GGML_TYPE_BF16 ? has_tiles() ? 32 : 2 : 1) == 0;
+    return ggml_is_contiguous(w) && w->ne[0]%(w->type == GGML_TYPE_BF16 ? 2 : 1) == 0;
 }
 
 // ---- the buffer type

@@ -707,10 +707,18 @@ struct w_bf16_tiles {
     static void pack(uint8_t * dst, int r, const block & b) { ((block *) dst)[r] = b; }
 };
 
-// y[c][row] within a tile_scope(16, N); n_blocks: a multiple of 16; x: the tile [n_blocks/16][N]
+static inline void add_bf16_tiles(const uint8_t * w, const w_bf16_tiles::act * x) {
+    _tile_loadd(1, x, 64);
+    _tile_loadd(0, w, w_bf16_tiles::BYTES);
+    _tile_dpbf16ps(2, 1, 0);
+    _tile_loadd(3, w + 64, w_bf16_tiles::BYTES);
+    _tile_dpbf16ps(4, 1, 3);
+}
+
+// y[c][row] within a tile_scope(16, N); x: the tile [n_blocks/16, rounded up][N], zeros past the end of a row
 template <int N>
 static void panel_bf16_tiles(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
-    constexpr int STEP = 16*w_bf16_tiles::BYTES;
+    constexpr int PAIRS = 16, STEP = PAIRS*w_bf16_tiles::BYTES;
 
     const w_bf16_tiles::act * x = (const w_bf16_tiles::act *) vx;
 
@@ -718,15 +726,17 @@ static void panel_bf16_tiles(int64_t n_blocks, const uint8_t * w, const void * v
 
     _tile_zero(2);
     _tile_zero(4);
-    for (int64_t ib = 0; ib < n_blocks; ib += 16) {
+    for (; n_blocks >= PAIRS; n_blocks -= PAIRS) {
         prefetch_block<STEP>(w);
-        _tile_loadd(1, x, 64);
-        _tile_loadd(0, w, w_bf16_tiles::BYTES);
-        _tile_dpbf16ps(2, 1, 0);
-        _tile_loadd(3, w + 64, w_bf16_tiles::BYTES);
-        _tile_dpbf16ps(4, 1, 3);
+        add_bf16_tiles(w, x);
         w += STEP;
         x += N;
+    }
+    if (n_blocks > 0) {
+        alignas(64) uint8_t rest[STEP] = {};
+        memcpy(rest, w, n_blocks*w_bf16_tiles::BYTES);
+        is_read(rest);
+        add_bf16_tiles(rest, x);
     }
     _tile_stored(2, sum[0], 64);
     _tile_stored(4, sum[1], 64);
@@ -744,15 +754,15 @@ static void panel_bf16_tiles(int64_t n_blocks, const uint8_t * w, const void * v
 template <typename W> static inline void convert_act(const float * x, float * a) { *a = *x; }
 template <typename W> static inline void convert_act(const float * x, f32_pair * a) { a->v[0] = x[0]; a->v[1] = x[1]; }
 
-// n_units units of a column; a: [n_units], stride apart
-template <typename W> static inline void convert_acts(const float * x, typename W::act * a, int64_t stride, int64_t n_units) {
+// n_units units of a column, of which n values are left; a: [n_units], stride apart
+template <typename W> static inline void convert_acts(const float * x, typename W::act * a, int64_t stride, int64_t n_units, int64_t /*n*/) {
     for (int64_t u = 0; u < n_units; u++) {
         convert_act<W>(x + u*(W::BLOCK == 1 || W::BLOCK == 2 ? W::BLOCK : 32), a + u*stride);
     }
 }
 
 #ifdef GGML_INVARIANT_DPBF16
-template <> inline void convert_acts<w_bf16>(const float * x, bf16_pair * a, int64_t stride, int64_t n_units) {
+template <> inline void convert_acts<w_bf16>(const float * x, bf16_pair * a, int64_t stride, int64_t n_units, int64_t /*n*/) {
     for (int64_t u0 = 0; u0 < n_units; u0 += LANES) {
         const int n = (int) std::min<int64_t>(LANES, n_units - u0);
         bf16_pair t[LANES];
@@ -765,9 +775,9 @@ template <> inline void convert_acts<w_bf16>(const float * x, bf16_pair * a, int
 #endif
 
 #ifdef GGML_INVARIANT_AMX_BF16
-template <> inline void convert_acts<w_bf16_tiles>(const float * x, w_bf16_tiles::act * a, int64_t stride, int64_t n_units) {
+template <> inline void convert_acts<w_bf16_tiles>(const float * x, w_bf16_tiles::act * a, int64_t stride, int64_t n_units, int64_t n) {
     for (int64_t u = 0; u < n_units; u++) {
-        to_bf16(x + 32*u, 32, a[u*stride].v);
+        to_bf16(x + 32*u, (int) std::min<int64_t>(32, n - 32*u), a[u*stride].v);
     }
 }
 #endif
