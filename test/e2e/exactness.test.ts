@@ -1,5 +1,5 @@
 /** What the engine finds out about its batches at start, and what it makes of batches that are not exact. */
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { afterEach, describe, expect, it } from "@jest/globals";
 import { readMeasures } from "../../src/engine/measures.ts";

@@ -1,9 +1,7 @@
 import { describe, expect, it } from "@jest/globals";
-import type { AbOptions } from "../../../src/bench/ab.ts";
 import { formatCsv, formatMarkdown, formatTable } from "../../../src/bench/ab-format.ts";
 import { type AbReport, reportAb } from "../../../src/bench/ab-report.ts";
 import type { AbSample } from "../../../src/bench/ab-sample.ts";
-import type { BenchEnvironment } from "../../../src/bench/environment.ts";
 import { AdedError } from "../../../src/errors.ts";
 import { ENVIRONMENT, OPTIONS } from "./support/reports.ts";
 

@@ -14,7 +14,6 @@ import { ChatClient } from "../../../src/bench/chat-client.ts";
 import { compareReports } from "../../../src/bench/compare.ts";
 import { formatCompare } from "../../../src/bench/compare-format.ts";
 import { draftsBetween, readDraftFigures } from "../../../src/bench/draft-figures.ts";
-import type { BenchEnvironment } from "../../../src/bench/environment.ts";
 import { hashPrompts } from "../../../src/bench/prompts.ts";
 import { planLooks } from "../../../src/bench/sequential.ts";
 import { FakeServer, timings } from "./support/fake-server.ts";
