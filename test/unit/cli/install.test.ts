@@ -15,7 +15,7 @@ function clone(name: string): string {
   const folder = path.join(home, name);
   mkdirSync(folder);
   cpSync(projectPath("bin"), path.join(folder, "bin"), { recursive: true });
-  for (const file of ["package.json", "package-lock.json"])
+  for (const file of ["package.json", "package-lock.json", path.join("src", "typescript.mjs")])
     cpSync(projectPath(file), path.join(folder, file));
   return folder;
 }
