@@ -134,12 +134,12 @@ ${["first", "second"]
     const ready = (name: string) => state(name).filter({ hasText: /^ready$/ });
     const notReady = (name: string) => state(name).filter({ hasNotText: /^ready$/ });
 
-    await page.getByRole("button", { name: "Load second" }).click();
+    await page.getByRole("button", { name: "Load second", exact: true }).click();
     await ready("second").waitFor();
     await notReady("first").waitFor();
-    await page.getByRole("button", { name: "Unload second" }).click();
+    await page.getByRole("button", { name: "Unload second", exact: true }).click();
     await notReady("second").waitFor();
-    await page.getByRole("button", { name: "Load first" }).click();
+    await page.getByRole("button", { name: "Load first", exact: true }).click();
     await ready("first").waitFor();
     expect(complaints).toEqual([]);
     await context.close();

@@ -14,7 +14,11 @@ import { PROMPTS } from "./support/prompts.ts";
 import { smallDisk } from "./support/small-disk.ts";
 import { SETUP_MS, type Stack, startStack } from "./support/stack.ts";
 
-const MAX_TOKENS = 24;
+const MAX_TOKENS = 96;
+/** So many answers that a kill, seen late by whoever counts tokens, still comes before the last of them. */
+const ASKED = ["", "Briefly: ", "In a friendly tone: "].flatMap((how) =>
+  PROMPTS.map((prompt) => how + prompt),
+);
 /** Asked only after growing: one of the kind of those that the corpus knows. */
 const UNSEEN = "Write a Python function that returns the n-th prime number, and then explain it.";
 const POLL_MS = 20;
@@ -27,7 +31,7 @@ let growing: RunningCommand | undefined;
 beforeAll(async () => {
   folder = mkdtempSync(path.join(tmpdir(), "aded-grow-"));
   modelPath = await ensureModel(defaultModelName);
-  const lines = PROMPTS.map((prompt) => JSON.stringify({ prompt }));
+  const lines = ASKED.map((prompt) => JSON.stringify({ prompt }));
   writeFileSync(at("prompts.jsonl"), `${lines.join("\n")}\n`);
 }, SETUP_MS);
 afterEach(async () => {
@@ -73,7 +77,7 @@ async function generated(tokens: number): Promise<void> {
 describe("aded corpus grow", () => {
   it("comes to the same counts when it is interrupted, and killed, and goes on", async () => {
     const whole = await grow("whole.parquet", ...ALWAYS);
-    expect(whole).toMatchObject({ answers: PROMPTS.length, complete: true, resumed: false });
+    expect(whole).toMatchObject({ answers: ASKED.length, complete: true, resumed: false });
 
     const { url } = await served();
     growing = start(arguments_(url, at("pieces.parquet"), ...ALWAYS));
