@@ -66,7 +66,8 @@ describe.each([
     await page.goto(pathToFileURL(file).href);
     await page.waitForSelector("#time canvas");
     expect(await page.locator("canvas").count()).toBe(4);
-    expect(await page.locator("svg.forest circle").count()).toBe(6);
+    // four categories; over all: the ratio, the median of the pairs, end to end
+    expect(await page.locator("svg.forest circle").count()).toBe(7);
     // a curve has another colour than an empty canvas
     const painted = await page.evaluate(`[...document.querySelectorAll("canvas")].every((canvas) => {
       const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
