@@ -3,7 +3,7 @@
  *
  *     (S + sum of the n largest path probabilities) / (cost(S + n) + overhead),
  *
- * S being the slots' root tokens: nodes go where the marginal gain is highest, cliffs of the cost table included, and n may be 0. A slot
+ * overhead being what asking the drafter adds to a step, as the engine measures it, and S being the slots' root tokens: nodes go where the marginal gain is highest, cliffs of the cost table included, and n may be 0. A slot
  * that got nothing for a while sleeps: the engine does not even ask. Sleeps double in length while probes find nothing,
  * and waking takes more than staying awake (hysteresis).
  */
@@ -21,6 +21,9 @@ const MOST_SLEEP = 128;
 /** Speed-up that a draft must promise: for a slot that is awake, and for one that only probes. */
 const MARGIN_AWAKE = 1.01;
 const MARGIN_PROBE = 1.06;
+/** Weight of one exchange in the running mean of what it adds; one counts as at most so many times that mean, so that a hiccup does not. */
+const OVERHEAD_RATE = 1 / 32;
+const MOST_OVERHEAD = 4;
 /** Weight of one step in the running means of promised and kept gains. */
 const TRUST_RATE = 1 / 32;
 
@@ -40,7 +43,7 @@ interface SlotState {
 
 export class Controller {
   readonly cost: CostModel;
-  private readonly overheadUs: number;
+  private overheadUs: number;
   private readonly random: Random;
   private readonly slots: SlotState[] = [];
   private readonly heads: Int32Array;
@@ -64,6 +67,13 @@ export class Controller {
     this.counts = new Int32Array(nSlots);
     this.turns = new Int32Array(maxNodes);
     for (let i = 0; i < nSlots; i++) this.slots.push(freshState());
+  }
+
+  /** What an exchange with the engine added to a step, µs: drafts have to pay for it. Ignores what is not above 0. */
+  observeOverhead(us: number): void {
+    if (!(us > 0)) return;
+    this.overheadUs +=
+      (Math.min(us, MOST_OVERHEAD * Math.max(this.overheadUs, 1)) - this.overheadUs) * OVERHEAD_RATE;
   }
 
   /** Slots that sleep now. */

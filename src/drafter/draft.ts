@@ -80,6 +80,8 @@ export interface VerifiedStep {
   decodeUs: number;
   /** Tokens in that forward pass. */
   nBatch: number;
+  /** What asking for the draft before added to the engine's step, µs; 0 if it did not ask, or does not tell. @default 0 */
+  spentUs?: number;
   slots: readonly VerifiedSlot[];
 }
 

@@ -117,6 +117,7 @@ export class AdedDrafter implements Drafter {
   observe(step: VerifiedStep): void {
     const { slots } = step;
     if (slots.length === 1) this.controller.cost.observe(step.nBatch, step.decodeUs);
+    this.controller.observeOverhead(step.spentUs ?? 0);
     for (let i = 0; i < slots.length; i++) {
       const verified = slots[i];
       const state = this.slots[verified.slot];

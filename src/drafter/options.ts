@@ -51,7 +51,7 @@ export interface DrafterOptions {
   maxDepth?: number;
   /** Draft that many nodes at every step, whether they pay or not: for measurements. @default undefined: the controller decides */
   fixedNodes?: number;
-  /** What drafting adds to a step beside the larger forward pass, µs: the link's round trip and the search. @default 150 */
+  /** What drafting adds to a step beside the larger forward pass, µs: the link's round trip and the search; until the engine tells what it is. @default 150 */
   overheadUs?: number;
   /**
    * Learn from requests without drafts, too (`x-aded: off`).

@@ -223,7 +223,8 @@ export class DraftLinkClient {
     const drafter = this.#drafter;
     if (drafter === undefined) return;
     const decodedAt = performance.now();
-    if (frame.spentUs > 0) this.#options.exchangeLatency.record(frame.spentUs);
+    const { spentUs = 0 } = frame.step;
+    if (spentUs > 0) this.#options.exchangeLatency.record(spentUs);
     drafter.observe(frame.step);
     if (!frame.ask) return;
     const drafts = drafter.draft(frame.step);

@@ -50,8 +50,6 @@ export interface StepFrame {
   ask: boolean;
   /** How long it waits, µs. */
   budgetUs: number;
-  /** What the exchange before this one added to the engine's step, µs; 0 if there was none, or the engine does not tell. */
-  spentUs: number;
   step: VerifiedStep;
 }
 
@@ -298,8 +296,8 @@ function decodeStep(map: Fields, info: EngineInfo): StepFrame {
     seq: int(map, "seq", "step", 0, MAX_INT),
     ask: bool(map, "ask", "step"),
     budgetUs: int(map, "budget_us", "step", 0, MAX_INT),
-    spentUs: map.spent_us === undefined ? 0 : int(map, "spent_us", "step", 0, MAX_INT),
     step: {
+      spentUs: map.spent_us === undefined ? 0 : int(map, "spent_us", "step", 0, MAX_INT),
       decodeUs: int(map, "us", "step", 0, MAX_INT),
       nBatch: int(map, "n_batch", "step", 0, MAX_INT32),
       slots,

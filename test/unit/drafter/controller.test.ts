@@ -23,6 +23,28 @@ function controllerOf(cost: CostModel, nSlots = 4, maxNodes = 60, overheadUs = 0
   return new Controller(nSlots, maxNodes, cost, overheadUs, new Random(1));
 }
 
+describe("overhead", () => {
+  const cost = () => costOf({ 1: 3000, 2: 3100, 8: 3600 });
+  const nodes = (controller: Controller) =>
+    controller.allocate([treeOf([0.2, 0.1])], Int32Array.of(0), 1, 1, 60);
+
+  it("is what the engine measures: where asking costs more than a draft gains, there is none", () => {
+    const controller = controllerOf(cost(), 1, 60, 150);
+    expect(nodes(controller)).toBeGreaterThan(0);
+    for (let i = 0; i < 200; i++) controller.observeOverhead(900);
+    expect(nodes(controller)).toBe(0);
+    for (let i = 0; i < 300; i++) controller.observeOverhead(50);
+    expect(nodes(controller)).toBeGreaterThan(0);
+  });
+
+  it("is not upset by one hiccup, nor by steps that did not ask", () => {
+    const controller = controllerOf(cost(), 1, 60, 150);
+    controller.observeOverhead(1e9);
+    for (let i = 0; i < 1000; i++) controller.observeOverhead(0);
+    expect(nodes(controller)).toBeGreaterThan(0);
+  });
+});
+
 describe("CostModel", () => {
   it("interpolates between the measured points and goes on in proportion after them", () => {
     const cost = costOf({ 1: 100, 4: 160, 8: 400 });
