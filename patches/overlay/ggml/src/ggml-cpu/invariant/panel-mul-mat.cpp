@@ -66,7 +66,7 @@ template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename
     static constexpr int MIN_COLS_TILES = W::TWO_SCALES ? MAX_COLS + 1 : W::SUBS == 1 ? 8 : 12;
     template <int N> static constexpr gemm_t tiles() {
         if constexpr (N >= MIN_COLS_TILES) {
-            return panel_amx<W, N>;
+            return panel_q8_tiles<W, N>;
         } else {
             return nullptr;
         }

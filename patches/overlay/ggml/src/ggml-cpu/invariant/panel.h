@@ -372,6 +372,17 @@ template <typename W> static inline void mad_q8(const u8v * q, f32v d0, f32v d1,
     }
 }
 
+// the sums of N columns over one panel, of whose rows the first ones are written
+template <int N> static inline void write_sums(const f32v * acc, float * const * y, int rows) {
+    for (int c = 0; c < N; c++) {
+        if (rows == LANES) {
+            store(y[c], acc[c]);
+        } else {
+            store_n(y[c], acc[c], rows);
+        }
+    }
+}
+
 // y[c][row] = sum over the blocks, for the columns c < N of one tile and the rows of one panel
 //   w: the panel; x: the tile [n_blocks*SUBS][N]; y: one pointer a column; rows: how many of the panel's rows to write
 template <typename W, int N>
@@ -406,13 +417,7 @@ static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float
         }
         w += W::BYTES;
     }
-    for (int c = 0; c < N; c++) {
-        if (rows == LANES) {
-            store(y[c], acc[c]);
-        } else {
-            store_n(y[c], acc[c], rows);
-        }
-    }
+    write_sums<N>(acc, y, rows);
 }
 
 #ifdef GGML_INVARIANT_AMX
@@ -466,7 +471,7 @@ public:
 // A tile does not see a store before it is in the cache, nor a vector what a tile stored. So each step is taken for several
 // times 32 weights before the next one: weights apart, tiles multiplied, sums added.
 template <typename W, int N>
-static void panel_amx(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
+static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
     constexpr int SPAN = 8, BLOCKS = SPAN/W::SUBS;
 
     alignas(64) u8v  q[SPAN][8];
@@ -516,13 +521,7 @@ static void panel_amx(int64_t n_blocks, const uint8_t * w, const void * vx, floa
             w += W::BYTES;
         }
     }
-    for (int c = 0; c < N; c++) {
-        if (rows == LANES) {
-            store(y[c], acc[c]);
-        } else {
-            store_n(y[c], acc[c], rows);
-        }
-    }
+    write_sums<N>(acc, y, rows);
 }
 
 #endif // GGML_INVARIANT_AMX
