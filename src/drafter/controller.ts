@@ -3,39 +3,28 @@
  *
  *     (S + sum of the n largest path probabilities) / (cost(S + n) + overhead),
  *
- * overhead being what asking the drafter adds to a step, as the engine measures it, and S being the slots' root tokens: nodes go where the marginal gain is highest, cliffs of the cost table included, and n may be 0. A slot
- * that got nothing for a while sleeps: the engine does not even ask. Sleeps double in length while probes find nothing,
- * and waking takes more than staying awake (hysteresis).
+ * overhead being what asking the drafter adds to a step, as the engine measures it, and S being the slots' root tokens: nodes go where the
+ * marginal gain is highest, cliffs of the cost table included, and n may be 0. What this really gains is kept account of (ledger.ts):
+ * a slot in which asking does not pay sleeps.
  */
 import type { CostModel } from "./cost-model.ts";
 import type { DraftTree } from "./draft-tree.ts";
+import { Ledger, Trust } from "./ledger.ts";
 import type { Random } from "./random.ts";
 
-/** Asks in a row without nodes after which a slot sleeps: text pays in bursts, so not too few. */
-const PATIENCE = 16;
-/** The same for new requests, once request after request slept without ever having drafted. */
-const LEAST_PATIENCE = 2;
-/** Steps. */
-const FIRST_SLEEP = 4;
-const MOST_SLEEP = 128;
 /** Speed-up that a draft must promise: for a slot that is awake, and for one that only probes. */
 const MARGIN_AWAKE = 1.01;
 const MARGIN_PROBE = 1.06;
 /** Weight of one exchange in the running mean of what it adds; one counts as at most so many times that mean, so that a hiccup does not. */
 const OVERHEAD_RATE = 1 / 32;
 const MOST_OVERHEAD = 4;
+/** The same for a forward pass and what one of its size is known to take. */
+const MOST_DECODE = 1.5;
 /** Weight of one step in the running means of promised and kept gains. */
 const TRUST_RATE = 1 / 32;
 
 interface SlotState {
-  /** Asks in a row without nodes. */
-  idle: number;
-  /** Steps left to sleep. */
-  sleepLeft: number;
-  nextSleep: number;
-  probing: boolean;
-  /** The request got nodes at some step. */
-  paid: boolean;
+  readonly ledger: Ledger;
   /** Running means of accepted nodes: promised by the path probabilities, and real. */
   promised: number;
   kept: number;
@@ -51,7 +40,7 @@ export class Controller {
   private readonly turns: Int32Array;
   /** Nodes per tree of the last allocation. */
   readonly counts: Int32Array;
-  private patience = PATIENCE;
+  private readonly experience = new Trust();
   /** Tokens per µs that the last allocation promised. */
   private lastRate = 0;
 
@@ -69,35 +58,82 @@ export class Controller {
     for (let i = 0; i < nSlots; i++) this.slots.push(freshState());
   }
 
-  /** What an exchange with the engine added to a step, µs: drafts have to pay for it. Ignores what is not above 0. */
-  observeOverhead(us: number): void {
-    if (!(us > 0)) return;
-    this.overheadUs +=
-      (Math.min(us, MOST_OVERHEAD * Math.max(this.overheadUs, 1)) - this.overheadUs) * OVERHEAD_RATE;
+  /**
+   * Counts a measured step.
+   *
+   * @param nodes draft nodes in it, of all slots
+   * @param nBatch tokens in its forward pass
+   * @param decodeUs µs of that pass; 0 if it evaluated prompt tokens, too
+   * @param spentUs µs that asking for its drafts added; 0 if the engine did not ask
+   */
+  observe(nodes: number, nBatch: number, decodeUs: number, spentUs: number): void {
+    const { cost } = this;
+    if (spentUs > 0) {
+      // A pass after an exchange is a little slower than others, since the drafter's thread had a core: part of the price.
+      const after = decodeUs > 0 ? decodeUs - cost.us(nBatch) : 0;
+      const us = Math.min(
+        Math.max(spentUs / 2, spentUs + after),
+        MOST_OVERHEAD * Math.max(this.overheadUs, 1),
+      );
+      this.overheadUs += (us - this.overheadUs) * OVERHEAD_RATE;
+    }
+    // … and so not one to compare others with.
+    if (spentUs === 0 || nodes > 0) cost.observe(nBatch, decodeUs);
+  }
+
+  /**
+   * Enters in the books what a step gained in a slot that was asked for drafts.
+   *
+   * @param tokens tokens that it got
+   * @param share its share in what the step cost more than a plain one, 0 … 1
+   * @param roots slots in the step
+   * @param nBatch, decodeUs, spentUs as in `observe`
+   */
+  account(
+    slot: number,
+    tokens: number,
+    share: number,
+    roots: number,
+    nBatch: number,
+    decodeUs: number,
+    spentUs: number,
+  ): void {
+    const plain = this.cost.us(roots);
+    const expected = this.cost.us(nBatch);
+    const us = decodeUs > 0 ? Math.min(decodeUs, MOST_DECODE * expected) : expected;
+    // an engine that does not tell
+    const spent = spentUs > 0 ? Math.min(spentUs, MOST_OVERHEAD * this.overheadUs) : this.overheadUs;
+    this.slots[slot].ledger.enter((tokens - 1) / roots - (share * (us + spent - plain)) / plain);
   }
 
   /** Slots that sleep now. */
   get asleep(): number {
     let n = 0;
-    for (const slot of this.slots) if (slot.sleepLeft > 0) n++;
+    for (const slot of this.slots) if (slot.ledger.sleeping) n++;
     return n;
   }
 
   /** A request begins or ends in a slot: the next one starts awake. */
   reset(slot: number): void {
     const state = this.slots[slot];
-    if (state.probing && !state.paid) this.patience = Math.max(LEAST_PATIENCE, this.patience >> 1);
-    Object.assign(state, freshState());
+    this.experience.learn(state.ledger.total);
+    state.ledger.open(this.experience.value);
+    state.promised = 1;
+    state.kept = 1;
   }
 
   /** One step passed in a slot. */
   tick(slot: number): void {
-    const state = this.slots[slot];
-    if (state.sleepLeft > 0) state.sleepLeft--;
+    this.slots[slot].ledger.tick();
   }
 
   sleeping(slot: number): boolean {
-    return this.slots[slot].sleepLeft > 0;
+    return this.slots[slot].ledger.sleeping;
+  }
+
+  /** Drafts lost so much in that slot that it is to sleep, whatever the next one promises. */
+  overdrawn(slot: number): boolean {
+    return this.slots[slot].ledger.overdrawn;
   }
 
   /** Counts how a draft fared: the accepted nodes that its path probabilities promised, and those really accepted. */
@@ -133,7 +169,7 @@ export class Controller {
     counts.fill(0);
     heads.fill(0);
     let probing = count > 0;
-    for (let i = 0; i < count; i++) if (!this.slots[slots[i]].probing) probing = false;
+    for (let i = 0; i < count; i++) if (!this.slots[slots[i]].ledger.probing) probing = false;
     const plain = roots / cost.us(roots);
     let bestRate = plain * (probing ? MARGIN_PROBE : MARGIN_AWAKE);
     let best = 0;
@@ -168,23 +204,12 @@ export class Controller {
   /** What becomes of a slot after an allocation gave it `nodes`: the steps that it sleeps, 0 for none. */
   sleepAfter(slot: number, nodes: number): number {
     const state = this.slots[slot];
-    if (nodes > 0) {
-      state.idle = 0;
-      state.probing = false;
-      state.paid = true;
-      this.patience = PATIENCE;
-      state.nextSleep = FIRST_SLEEP;
-      return 0;
-    }
+    const { ledger } = state;
+    if (nodes > 0) ledger.probing = false;
+    if (!ledger.overdrawn && !ledger.probing) return 0;
     // Half-way back to full trust: a slot that slept through a change of topic gets another chance.
-    if (state.probing) state.promised = (state.promised + state.kept) / 2;
-    if (!state.probing && ++state.idle < this.patience) return 0;
-    const sleep = Math.round(state.nextSleep * (0.75 + 0.5 * this.random.next()));
-    state.sleepLeft = sleep;
-    state.probing = true;
-    state.idle = 0;
-    state.nextSleep = Math.min(MOST_SLEEP, state.nextSleep * 2);
-    return sleep;
+    state.promised = (state.promised + state.kept) / 2;
+    return ledger.sleep(this.random);
   }
 
   /** Factor on a slot's path probabilities: at most 1, less where they promised more than came. */
@@ -196,5 +221,5 @@ export class Controller {
 
 /** The running means start as if one accepted node had been promised and kept. */
 function freshState(): SlotState {
-  return { idle: 0, sleepLeft: 0, nextSleep: FIRST_SLEEP, probing: false, paid: false, promised: 1, kept: 1 };
+  return { ledger: new Ledger(), promised: 1, kept: 1 };
 }

@@ -1,16 +1,21 @@
 /**
  * What a forward pass of n tokens costs. Starts from the engine's measured table, interpolated between its points, and follows what the
  * steps really take: each measurement moves its own n fast and, since the machine's speed and the context's length change all of
- * them, every other n slowly by the same ratio.
+ * them, every other n slowly by the same ratio. A size whose own cost is not settled yet moves itself only: what the table had wrong about it
+ * is no news of the others, and a plain step taken for dearer than it is makes drafts look as if they paid.
  */
 
 /** Weight of a measurement for its own n. */
 const OWN_RATE = 0.15;
+/** The same for the first ones. */
+const FIRST_RATE = 0.3;
+/** Measurements after which the cost of an n is settled. */
+const SETTLED = 12;
 /** Weight of a measurement for all n. */
 const COMMON_RATE = 0.05;
 /** Steps after which a pass of one token is to be measured again: few at first, since the table may be off, then ever more. */
 const FIRST_PLAIN = 16;
-const MOST_PLAIN = 512;
+const MOST_PLAIN = 256;
 /** One measurement counts as at most this ratio off, so that a hiccup does not upset the table. */
 const MOST_RATIO = 1.3;
 
@@ -18,6 +23,8 @@ export class CostModel {
   /** Largest n known. */
   readonly most: number;
   private readonly cost: Float64Array;
+  /** Measurements of each n. */
+  private readonly seen: Uint16Array;
   private scale = 1;
   private sincePlain = 0;
   private plainEvery = FIRST_PLAIN;
@@ -30,6 +37,7 @@ export class CostModel {
   constructor(tokens: Int32Array, us: Float32Array, most: number) {
     this.most = most;
     this.cost = new Float64Array(most + 1);
+    this.seen = new Uint16Array(most + 1);
     for (let n = 1; n <= most; n++) this.cost[n] = interpolate(tokens, us, n);
   }
 
@@ -53,8 +61,10 @@ export class CostModel {
       this.sincePlain = 0;
     }
     const ratio = Math.min(MOST_RATIO, Math.max(1 / MOST_RATIO, us / this.us(n)));
-    this.scale *= ratio ** COMMON_RATE;
-    this.cost[n] *= ratio ** OWN_RATE;
+    const settled = this.seen[n] >= SETTLED;
+    if (!settled) this.seen[n]++;
+    if (settled || n === 1) this.scale *= ratio ** COMMON_RATE;
+    this.cost[n] *= ratio ** (settled ? OWN_RATE : FIRST_RATE);
   }
 
   /** The least that one more token can cost, on average, going from n to any larger number: µs per token. */

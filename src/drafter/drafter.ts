@@ -116,8 +116,7 @@ export class AdedDrafter implements Drafter {
 
   observe(step: VerifiedStep): void {
     const { slots } = step;
-    if (slots.length === 1) this.controller.cost.observe(step.nBatch, step.decodeUs);
-    this.controller.observeOverhead(step.spentUs ?? 0);
+    this.account(step);
     for (let i = 0; i < slots.length; i++) {
       const verified = slots[i];
       const state = this.slots[verified.slot];
@@ -136,6 +135,7 @@ export class AdedDrafter implements Drafter {
       for (let t = 0; t < verified.accepted.length; t++) state.suffix.append(verified.accepted[t]);
       this.rememberLast(state, verified);
       state.live = false;
+      state.asked = false;
       state.sent = 0;
     }
   }
@@ -148,7 +148,11 @@ export class AdedDrafter implements Drafter {
     if (count === 0) return answers;
     const fixed = options.fixedNodes;
     const roots = step.slots.length;
-    if (fixed === undefined && roots === 1 && controller.cost.wantsPlain) return answers;
+    if (fixed === undefined && roots === 1 && controller.cost.wantsPlain) {
+      // a step that nobody was asked about is the one to compare with
+      answers.push(drafting[0].answer(0, 1));
+      return answers;
+    }
     // With many slots none needs a tree much larger than its share; with a fixed size none may have more.
     const share = Math.floor(info.maxNodes / count);
     const { limits } = this;
@@ -160,7 +164,9 @@ export class AdedDrafter implements Drafter {
       const room = roomOf(step, state.slot);
       limits.nodes = Math.min(most, room);
       limits.depth = Math.min(options.maxDepth, room);
-      this.grow(state);
+      if (fixed === undefined && controller.overdrawn(state.slot))
+        state.tree.reset(state.suffix.at(state.suffix.length - 1));
+      else this.grow(state);
       trees[i] = state.tree;
       treeSlots[i] = state.slot;
     }
@@ -248,6 +254,27 @@ export class AdedDrafter implements Drafter {
     };
   }
 
+  /** What the step cost, and what it gained in the slots that were asked. */
+  private account(step: VerifiedStep): void {
+    const { slots, decodeUs, nBatch } = step;
+    const { controller } = this;
+    const roots = slots.length;
+    let nodes = 0;
+    let asked = 0;
+    for (let i = 0; i < roots; i++) {
+      nodes += Math.max(0, slots[i].nodes.length - 1);
+      if (this.slots[slots[i].slot]?.asked === true) asked++;
+    }
+    const spentUs = step.spentUs ?? 0;
+    controller.observe(nodes, nBatch, decodeUs, spentUs);
+    for (let i = 0; i < roots && asked > 0; i++) {
+      const { slot, accepted, nodes: own } = slots[i];
+      if (this.slots[slot]?.asked !== true) continue;
+      const share = nodes > 0 ? (own.length - 1) / nodes : 1 / asked;
+      controller.account(slot, accepted.length, share, roots, nBatch, decodeUs, spentUs);
+    }
+  }
+
   /** Collects the slots that draft for the next step in `drafting`; returns how many. */
   private gather(step: VerifiedStep): number {
     const { drafting, controller, info } = this;
@@ -259,6 +286,7 @@ export class AdedDrafter implements Drafter {
       if (state === undefined || state.id < 0 || !state.drafts || !verified.draft || verified.room < 1)
         continue;
       if (controller.sleeping(verified.slot) || state.suffix.length === 0) continue;
+      state.asked = true;
       drafting[count++] = state;
     }
     return count;

@@ -26,6 +26,8 @@ export class SlotState implements PriorContext {
   plainArgmax = false;
   /** The tree was grown for the step that is being decoded. */
   live = false;
+  /** The engine asked for a draft for that step. */
+  asked = false;
   /** Nodes sent, and the accepted nodes that their path probabilities promised. */
   sent = 0;
   promised = 0;
@@ -73,6 +75,7 @@ export class SlotState implements PriorContext {
   /** A request begins; the suffix index holds its prompt. */
   restart(): void {
     this.live = false;
+    this.asked = false;
     this.lastCount = 0;
     this.outputFrom = this.suffix.length;
     this.fortune = 0.5;

@@ -23,7 +23,7 @@ struct session {
     int               n_vocab;
     llama_batch       batch;
 
-    session(llama_model * model, int n_ctx, ggml_type cache, int n_threads) : n_vocab(llama_vocab_n_tokens(llama_model_get_vocab(model))), batch(llama_batch_init(512, 0, 1)) {
+    session(llama_model * model, int n_ctx, ggml_type cache, int n_threads, uint32_t n_kept = 0) : n_vocab(llama_vocab_n_tokens(llama_model_get_vocab(model))), batch(llama_batch_init(512, 0, 1)) {
         llama_context_params params = llama_context_default_params();
         params.n_ctx           = n_ctx;
         params.n_batch         = 512;
@@ -38,6 +38,7 @@ struct session {
         if (!ctx) {
             throw std::runtime_error("failed to create a context");
         }
+        llama_set_graph_cache(ctx.get(), n_kept);
     }
 
     ~session() { llama_batch_free(batch); }
@@ -154,7 +155,7 @@ static void test_model(test_state & ts, llama_model * model, const std::string &
     for (const int n : trees) {
         n_ctx += n + 2;
     }
-    session s(model, n_ctx, cache, std::min(2, ts.n_threads)), ref(model, n_ctx, cache, 1);
+    session s(model, n_ctx, cache, std::min(2, ts.n_threads), 192), ref(model, n_ctx, cache, 1);
 
     const auto random_tokens = [&](int n) {
         std::vector<llama_token> res;

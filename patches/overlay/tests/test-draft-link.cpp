@@ -963,7 +963,7 @@ struct test_link {
     test_dir          dir;
     server_draft_link link;
 
-    explicit test_link(int32_t timeout_us = BUDGET_LONG, server_draft_info info = test_info()) : link(std::move(info), timeout_us) {
+    explicit test_link(int32_t timeout_us = BUDGET_LONG, server_draft_info info = test_info(), int64_t hold_us = 0) : link(std::move(info), timeout_us, hold_us) {
         const std::string err = link.listen(dir.path());
         if (!err.empty()) {
             fprintf(stderr, "%s: %s\n", dir.path().c_str(), err.c_str());
@@ -1404,6 +1404,60 @@ static void test_sleep(test_state & t) {
     l.link.end(0, "stop");
     l.begin(0, 3, { 1 });
     t.check(step({ 0 })["ask"] == true, "sleep: a new request is awake");
+}
+
+static void test_hold(test_state & t) {
+    // long enough for no test machine to be too slow
+    test_link l(BUDGET_LONG, test_info(), 3600*1000000ll);
+    test_peer peer(l.path());
+    t.check(peer.shake_hands(), "hold: connected");
+    l.begin(0, 1, { 1 });
+
+    l.step(0, { 5 });
+    json j = peer.until("step");
+    t.check(j["ask"] == true, "hold: what asks is not held");
+    peer.send(draft_of(j["seq"], { draft_slot(0, {}, {}, 1000) }));
+    l.link.take(0);
+
+    int64_t seq = j["seq"].get<int64_t>();
+    for (int round = 0; round < 3; ++round) {
+        for (int i = 1; i < 8; ++i) {
+            l.step(0, { 10*round + i });
+        }
+        t.check(peer.next(100).is_null(), "hold: seven steps that ask for nothing wait");
+        l.step(0, { 10*round + 8 });
+        bool all = true;
+        for (int i = 1; i <= 8; ++i) {
+            j   = peer.next();
+            all = all && j["type"] == "step" && j["ask"] == false && j["seq"] == ++seq && i32s(j["slots"][0]["accepted"]) == std::vector<int32_t>{ 10*round + i };
+        }
+        t.check(all, "hold: the eighth brings them along, in order");
+    }
+
+    l.step(0, { 40 });
+    l.step(0, { 41 });
+    l.link.end(0, "stop");
+    l.step(0, { 42 });
+    std::string types;
+    for (int i = 0; i < 4; ++i) {
+        types += peer.next_type() + " ";
+    }
+    t.equal(types, "step step step end ", "hold: the end of a request goes out at once, behind them");
+
+    // a step that asks takes along what waits; a link whose peer goes holds nothing for the next one
+    l.begin(1, 2, { 1 });
+    l.step(1, { 43 });
+    t.check(peer.until("step")["ask"] == true, "hold: awake");
+    peer.send(draft_of(seq + 4, { draft_slot(1, {}, {}, 1000) }));
+    l.link.take(1);
+    l.step(1, { 44 });
+    peer.hang_up();
+    t.check(wait_until([&]() { return !l.link.connected(); }), "hold: gone");
+    test_peer next(l.path());
+    t.check(next.shake_hands(), "hold: a new peer");
+    l.step(1, { 45 });
+    t.equal(next.next_type(), "begin", "hold: gets its own begin");
+    t.check(i32s(next.next()["slots"][0]["accepted"]) == std::vector<int32_t>{ 45 }, "hold: and its own step");
 }
 
 static void test_late(test_state & t) {
@@ -1978,6 +2032,7 @@ static void test_link_all(test_state & t) {
     test_step(t);
     test_drafts(t);
     test_sleep(t);
+    test_hold(t);
     test_late(t);
     test_refused(t);
     test_reconnect(t);

@@ -126,14 +126,15 @@ struct test_ctx {
     int               n_vocab = 0;
     llama_batch       batch   = {};
 
-    test_ctx(llama_model * model, uint32_t n_ctx, uint32_t n_seq, bool unified, bool swa_full) {
+    // reference: what others are compared with, without anything that trees bring along
+    test_ctx(llama_model * model, uint32_t n_ctx, uint32_t n_seq, bool unified, bool reference) {
         llama_context_params params = llama_context_default_params();
         params.n_ctx           = n_ctx;
         params.n_batch         = 512;
         params.n_ubatch        = 512;
         params.n_seq_max       = n_seq;
         params.kv_unified      = unified;
-        params.swa_full        = swa_full;
+        params.swa_full        = reference;
         params.type_k          = GGML_TYPE_F32;
         params.type_v          = GGML_TYPE_F32;
         params.n_threads       = n_threads;
@@ -142,6 +143,9 @@ struct test_ctx {
         ctx.reset(llama_init_from_model(model, params));
         if (!ctx) {
             throw std::runtime_error("failed to create llama context");
+        }
+        if (!reference) {
+            llama_set_graph_cache(ctx.get(), 100); // few enough that some have to go
         }
         n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
         batch   = llama_batch_init(512, 0, 1);

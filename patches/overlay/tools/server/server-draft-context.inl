@@ -14,6 +14,8 @@
     };
     std::vector<draft_tops_t> draft_tops;
 
+    static constexpr uint32_t draft_graph_tokens = 192; // of the batches whose graphs are kept, all together
+
     int32_t draft_width_max = 0;    // most tokens in a batch with drafts, 0: no limit
     float   draft_margin    = 0.0f; // logits closer than this may change places in a batch, 0: they do not
     double  draft_noise     = 0.0;  // > 0: the margin follows it
@@ -51,6 +53,9 @@
                           ctx_tgt_seq_rm_type == COMMON_CONTEXT_SEQ_RM_TYPE_RS   ? std::min<int32_t>(tree_n_max, llama_n_rs_seq(ctx_tgt)) : 0;
         info.max_nodes  = tree_n_max;
         info.top_k      = std::min(64, info.n_vocab);
+
+        // batches of all sizes that drafts come in, so that none waits for its graph
+        llama_set_graph_cache(ctx_tgt, draft_graph_tokens);
 
         const auto measures = server_draft_measure(ctx_tgt, std::min<int32_t>(64, tree_n_max + 1), params_base.draft_measures, draft_measures_key(info));
 

@@ -27,6 +27,9 @@ static constexpr int32_t BUDGET_MAX_US = 20000;
 static constexpr int32_t N_LATE_MAX    = 3;
 static constexpr int32_t N_PAUSE       = 16;
 
+// steps that ask for nothing and are sent together
+static constexpr int32_t N_HELD_MAX    = 8;
+
 // what is read from the peer before anything else gets its turn; bounds the time that a flood can hold the I/O thread
 static constexpr int32_t N_READ_MAX    = 16; // of 64 kiB each
 
@@ -37,8 +40,8 @@ static constexpr int64_t ACCEPT_WAIT_US = 100000;
 #    define MSG_NOSIGNAL 0
 #endif
 
-server_draft_link::server_draft_link(server_draft_info info, int32_t timeout_us)
-    : info(std::move(info)), timeout_us(timeout_us) {
+server_draft_link::server_draft_link(server_draft_info info, int32_t timeout_us, int64_t hold_us)
+    : info(std::move(info)), timeout_us(timeout_us), hold_us(hold_us) {
     slots.resize(this->info.n_slots);
 }
 
@@ -64,7 +67,7 @@ void server_draft_link::run() {}
 void server_draft_link::accept_peer() {}
 bool server_draft_link::read_peer() { return false; }
 void server_draft_link::close_peer(const std::string &) {}
-void server_draft_link::send_locked(const std::vector<uint8_t> &) {}
+void server_draft_link::send_locked(const std::vector<uint8_t> &, bool) {}
 void server_draft_link::wake() {}
 
 #else
@@ -340,35 +343,39 @@ void server_draft_link::close_peer(const std::string & why) {
     DRL_WRN("link closed: %s, decoding goes on plain\n", why.c_str());
 }
 
-void server_draft_link::send_locked(const std::vector<uint8_t> & frame) {
+void server_draft_link::send_locked(const std::vector<uint8_t> & frame, bool hold) {
     if (fd_peer < 0) {
         return;
     }
 
-    size_t n_sent = 0;
-    if (out_off == out.size()) {
-        const ssize_t n = send(fd_peer, frame.data(), frame.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0) {
-            n_sent = n;
-        }
-    }
-    if (n_sent == frame.size()) {
-        return;
-    }
-
-    // the rest goes out from the I/O thread; a peer that does not read is dropped
+    // a peer that does not read is dropped
     if (out.size() - out_off + frame.size() > 2*SERVER_DRAFT_FRAME_MAX_OUT) {
         close_asked = true;
         ready       = false;
-    } else {
-        // note: what has been sent is dropped before it is more than what waits, a peer may lag for ever without being up to date once
-        if (out_off > out.size()/2) {
-            out.erase(out.begin(), out.begin() + out_off);
-            out_off = 0;
-        }
-        out.insert(out.end(), frame.begin() + n_sent, frame.end());
+        wake();
+        return;
     }
-    wake();
+
+    // note: what has been sent is dropped before it is more than what waits, a peer may lag for ever without being up to date once
+    if (out_off > out.size()/2) {
+        out.erase(out.begin(), out.begin() + out_off);
+        out_off = 0;
+    }
+    out.insert(out.end(), frame.begin(), frame.end());
+    if (hold) {
+        return;
+    }
+
+    const ssize_t n = send(fd_peer, out.data() + out_off, out.size() - out_off, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (n > 0) {
+        out_off += n;
+    }
+    if (out_off == out.size()) {
+        out.clear();
+        out_off = 0;
+    } else {
+        wake(); // the rest goes out from the I/O thread
+    }
 }
 
 #endif // _WIN32
@@ -586,6 +593,7 @@ void server_draft_link::send_begin(int32_t slot, uint64_t gen) {
 
     s.told       = s.hist;
     s.generation = gen;
+    s.sleep      = 0; // which the peer before asked for
 
     std::lock_guard<std::mutex> lock(mutex);
     if (ready && generation == gen) {
@@ -708,7 +716,13 @@ void server_draft_link::step(const std::vector<server_draft_step_slot> & cur, in
             seq_asked = ask ? seq : 0;
             waiting   = ask;
             t_asked   = ggml_time_us();
-            send_locked(w.finish());
+            // what asks for nothing can wait for company: each time that the drafter wakes up it needs a core
+            const bool hold = !ask && ++n_held < N_HELD_MAX && t_asked - t_sent < hold_us;
+            if (!hold) {
+                n_held = 0;
+                t_sent = t_asked;
+            }
+            send_locked(w.finish(), hold);
             spent_us  = ask ? ggml_time_us() - t_start : 0;
         }
     }

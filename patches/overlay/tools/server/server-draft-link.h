@@ -62,7 +62,8 @@ struct server_draft_step_slot {
 
 struct server_draft_link {
     // timeout_us < 0: follows the measured step time
-    server_draft_link(server_draft_info info, int32_t timeout_us);
+    // hold_us: steps that ask for nothing are sent together, after at most so much time or a few steps
+    server_draft_link(server_draft_info info, int32_t timeout_us, int64_t hold_us = 30000);
     ~server_draft_link();
 
     server_draft_link(const server_draft_link &) = delete;
@@ -125,8 +126,8 @@ private:
     void handle_draft(const server_draft_frame & frame);
     void close_peer(const std::string & why);
 
-    // the caller holds the mutex
-    void send_locked(const std::vector<uint8_t> & frame);
+    // the caller holds the mutex; hold: it goes out with the next one
+    void send_locked(const std::vector<uint8_t> & frame, bool hold = false);
     void error_locked(const char * code, const std::string & message, int32_t slot = -1);
     void wake();
 
@@ -137,6 +138,7 @@ private:
 
     server_draft_info info;
     int32_t           timeout_us;
+    int64_t           hold_us;
     std::string       path;
     uint64_t          path_dev = 0; // of the socket file
     uint64_t          path_ino = 0;
@@ -155,6 +157,8 @@ private:
     int32_t n_late    = 0;
     int32_t n_pause   = 0; // steps for which nothing is asked
     int64_t t_asked   = 0;
+    int64_t t_sent    = 0; // the last step that was not held back
+    int32_t n_held    = 0;
     int64_t budget_us = 0;
     int64_t spent_us  = 0; // on the exchange under way: its frame made and sent, its draft waited for
     bool    waiting   = false;
