@@ -46,6 +46,8 @@ const CACHE_BYTES: Record<string, number> = {
 
 /** Code, graph and sampling of llama-server itself, bytes. */
 const ENGINE_BYTES = 64 << 20;
+/** `draft_graph_tokens` of patches/overlay/tools/server/server-draft-context.inl. */
+const KEPT_TOKENS = 192;
 
 /** Value of the last of the flags in `names` among llama-server's arguments. */
 export function argument(args: readonly string[], names: readonly string[]): string | undefined {
@@ -77,8 +79,8 @@ export function estimateNeed(shape: ModelShape, weights: number, args: readonly 
       : shape.kvHeads.reduce((sum, each) => sum + each, 0);
   const cache = context * heads * bytesPerHead;
   const batch = Number(argument(args, ["-ub", "--ubatch-size"]) ?? 512);
-  // logits of a whole batch, and a few activations of each position in it
-  const buffers = ENGINE_BYTES + batch * 4 * (shape.vocabulary + 12 * shape.embedding);
+  // logits of a whole batch and of the graphs that are kept for drafts, and a few activations of each position in them
+  const buffers = ENGINE_BYTES + (batch + KEPT_TOKENS) * 4 * (shape.vocabulary + 12 * shape.embedding);
   return { weights, cache, buffers, total: Math.round(weights + cache + buffers), context };
 }
 

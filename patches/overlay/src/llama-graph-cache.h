@@ -40,9 +40,9 @@ public:
         entries.clear();
     }
 
-    // No batch takes more than half of the room, so that there are always two to change between.
+    // Prompts take long enough without. No batch takes more than half of the room, so that there are always two to change between.
     bool accepts(const shape & s) const {
-        return s.n_tokens <= limit/2;
+        return s.n_outputs == s.n_tokens && s.n_tokens <= limit/2;
     }
 
     // The set for batches of this shape, empty if it is new; those not used for the longest time make room. Valid until the next call.
