@@ -432,11 +432,25 @@
         }
     }
 
+    // The drafter is asked before the clients hear of the new tokens: where cores are few, those who send them on would be in its way,
+    // and the decode loop waits for the one and not for the others.
+    void draft_hold_results(bool value) {
+        if (draft_link && draft_link->connected()) {
+            queue_results.hold(value);
+        }
+    }
+
     // send what the step found out, and ask for the next drafts
     void draft_send() {
         if (!draft_link) {
             return;
         }
+        // in any case, the link may have been closed meanwhile
+        struct release {
+            server_response & results;
+            ~release() { results.hold(false); }
+        } guard { queue_results };
+
         draft_wait();
         if (draft_steps.empty()) {
             draft_link->flush();
