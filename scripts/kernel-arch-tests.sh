@@ -51,6 +51,8 @@ target() {
     local name=$1 cxx=$2 flags=$3 runner=$4 args=$5 build=$work/$1 start=$SECONDS
     shift 5
     echo "--- $name"
+    # CMake refuses a build folder that another source was configured in
+    grep -qs "^CMAKE_HOME_DIRECTORY:INTERNAL=$(readlink -f "$source")\$" "$build/CMakeCache.txt" || rm -rf -- "$build"
     cmake -S "$source" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=OFF -DGGML_OPENMP=ON \
         -DLLAMA_BUILD_{COMMON,TESTS,TOOLS,EXAMPLES,SERVER,UI,APP}=OFF -DLLAMA_USE_PREBUILT_UI=OFF -DLLAMA_CURL=OFF \
         -DCMAKE_C_FLAGS="$flags" -DCMAKE_CXX_FLAGS="$flags" "$@" > "$build.log" 2>&1 || fail_build "$build.log"

@@ -57,6 +57,8 @@ export interface LinkCounters {
 }
 
 const NO_DRAFTS: readonly SlotDraft[] = [];
+/** A step of seven nodes with 12 successors each takes 1 kB. */
+const RECEIVE_BYTES = 64 * 1024;
 const NOTICE_EVERY_MS = 1000;
 
 export class DraftLinkClient {
@@ -68,6 +70,8 @@ export class DraftLinkClient {
   /** Slots that began and have not ended, with the request's id. */
   readonly #active = new Map<number, number>();
   #decoder = new EngineFrameDecoder();
+  /** What the socket brings; frames are views of it, so nothing may keep one. */
+  readonly #received = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
   #state: LinkState = "off";
   #socket: Socket | undefined;
   #framer: Framer | undefined;
@@ -134,14 +138,24 @@ export class DraftLinkClient {
   }
 
   #connect(): void {
-    const socket = connect(this.#options.socketPath);
     const framer = new Framer(MAX_ENGINE_BODY, (body) => this.#onBody(body));
+    const socket = connect({
+      path: this.#options.socketPath,
+      // into one buffer for all: otherwise each read allocates 64 KiB, and the collector follows it around
+      onread: {
+        buffer: this.#received,
+        callback: (length) => {
+          receive(this.#received.subarray(0, length));
+          return true;
+        },
+      },
+    });
     this.#socket = socket;
     this.#framer = framer;
     this.#decoder = new EngineFrameDecoder();
     let failure = "the engine closed it";
     socket.on("connect", () => socket.write(this.#encoder.hello(this.#options.topK)));
-    socket.on("data", (chunk: Buffer) => {
+    const receive = (chunk: Buffer): void => {
       this.#receivedAt = performance.now();
       try {
         framer.push(chunk);
@@ -152,7 +166,7 @@ export class DraftLinkClient {
         socket.write(this.#encoder.error(error.fault, error.message));
         socket.destroySoon();
       }
-    });
+    };
     socket.on("error", (error) => {
       failure = messageOf(error);
     });
