@@ -233,8 +233,9 @@ function decodeHello(map: Fields): HelloFrame {
     tree: bool(map, "tree", "hello"),
     maxChain: int(map, "max_chain", "hello", 0, MAX_INT32),
     topK: int(map, "top_k", "hello", 0, 1024),
-    costTokens: int32s(map, "cost_n", "hello"),
-    costUs: float32s(map, "cost_us", "hello"),
+    // copies, since they outlive the frame
+    costTokens: int32s(map, "cost_n", "hello").slice(),
+    costUs: float32s(map, "cost_us", "hello").slice(),
     ...(map.tested_n === undefined ? {} : { exactness: decodeExactness(map) }),
   };
   if (!/^[0-9a-f]{16}$/.test(info.vocabHash)) {

@@ -21,6 +21,23 @@ function faultOf(act: () => unknown): { fault: string; message: string } {
 }
 
 describe("EngineFrameDecoder", () => {
+  it("keeps of a hello nothing that the next frame overwrites, wherever its arrays lie", () => {
+    for (let length = 1; length <= 4; length++) {
+      const map = {
+        ...helloMap,
+        model: "m".repeat(length),
+        tested_n: i32(2, 3),
+        exact_n: i32(3),
+        near_tie: 0,
+      };
+      const body = pack(map);
+      const frame = new EngineFrameDecoder().decode(body);
+      const before = structuredClone(frame);
+      body.fill(0xff);
+      expect(frame).toEqual(before);
+    }
+  });
+
   it("reads what hello tells of the model", () => {
     const frame = new EngineFrameDecoder().decode(pack(helloMap));
     expect(frame).toEqual({
