@@ -43,6 +43,8 @@ export class Controller {
   private readonly experience = new Trust();
   /** Tokens per µs that the last allocation promised. */
   private lastRate = 0;
+  /** Tokens in each pass of an engine that fills steps up to a width, with drafts or without (`--draft-width`); 0: it does not. */
+  private width = 0;
 
   /**
    * @param nSlots slots of the engine
@@ -64,11 +66,12 @@ export class Controller {
    * @param nodes draft nodes in it, of all slots
    * @param nBatch tokens in its forward pass
    * @param decodeUs µs of that pass; 0 if it evaluated prompt tokens, too
-   * @param spentUs µs that asking for its drafts added; 0 if the engine did not ask
+   * @param asked the engine asked for its drafts
+   * @param spentUs µs that this added to it; 0: the engine does not tell
    */
-  observe(nodes: number, nBatch: number, decodeUs: number, spentUs: number): void {
+  observe(nodes: number, nBatch: number, decodeUs: number, asked: boolean, spentUs: number): void {
     const { cost } = this;
-    if (spentUs > 0) {
+    if (asked && spentUs > 0) {
       // A pass after an exchange is a little slower than others, since the drafter's thread had a core: part of the price.
       const after = decodeUs > 0 ? decodeUs - cost.us(nBatch) : 0;
       const us = Math.min(
@@ -77,8 +80,9 @@ export class Controller {
       );
       this.overheadUs += (us - this.overheadUs) * OVERHEAD_RATE;
     }
+    if (!asked && decodeUs > 0) this.width = nodes > 0 ? nBatch : 0;
     // … and so not one to compare others with.
-    if (spentUs === 0 || nodes > 0) cost.observe(nBatch, decodeUs);
+    if (!asked || nodes > 0) cost.observe(nBatch, decodeUs);
   }
 
   /**
@@ -87,21 +91,21 @@ export class Controller {
    * @param tokens tokens that it got
    * @param share its share in what the step cost more than a plain one, 0 … 1
    * @param roots slots in the step
-   * @param nBatch, decodeUs, spentUs as in `observe`
+   * @param nodes, nBatch, decodeUs, spentUs as in `observe`
    */
   account(
     slot: number,
     tokens: number,
     share: number,
     roots: number,
+    nodes: number,
     nBatch: number,
     decodeUs: number,
     spentUs: number,
   ): void {
-    const plain = this.cost.us(roots);
-    const expected = this.cost.us(nBatch);
-    const us = decodeUs > 0 ? Math.min(decodeUs, MOST_DECODE * expected) : expected;
-    // an engine that does not tell
+    const plain = this.pass(roots);
+    const us =
+      decodeUs > 0 ? Math.min(decodeUs, MOST_DECODE * this.cost.us(nBatch)) : this.pass(roots + nodes);
     const spent = spentUs > 0 ? Math.min(spentUs, MOST_OVERHEAD * this.overheadUs) : this.overheadUs;
     this.slots[slot].ledger.enter((tokens - 1) / roots - (share * (us + spent - plain)) / plain);
   }
@@ -131,6 +135,12 @@ export class Controller {
     return this.slots[slot].ledger.sleeping;
   }
 
+  /** For one step nobody is to be asked in that slot, so that the cost of a plain one is known. @returns the steps to sleep */
+  pause(slot: number): number {
+    this.slots[slot].ledger.pause();
+    return 1;
+  }
+
   /** Drafts lost so much in that slot that it is to sleep, whatever the next one promises. */
   overdrawn(slot: number): boolean {
     return this.slots[slot].ledger.overdrawn;
@@ -145,7 +155,7 @@ export class Controller {
 
   /** Path probability below which a node cannot pay, for a step of `roots` slots. */
   floor(roots: number): number {
-    const plain = roots / this.cost.us(roots);
+    const plain = roots / this.pass(roots);
     return 0.5 * this.cost.leastSlope(roots) * Math.max(plain, 0.7 * this.lastRate);
   }
 
@@ -165,12 +175,12 @@ export class Controller {
     roots: number,
     most: number,
   ): number {
-    const { heads, counts, turns, cost, overheadUs } = this;
+    const { heads, counts, turns, overheadUs } = this;
     counts.fill(0);
     heads.fill(0);
     let probing = count > 0;
     for (let i = 0; i < count; i++) if (!this.slots[slots[i]].ledger.probing) probing = false;
-    const plain = roots / cost.us(roots);
+    const plain = roots / this.pass(roots);
     let bestRate = plain * (probing ? MARGIN_PROBE : MARGIN_AWAKE);
     let best = 0;
     let expected = roots;
@@ -190,7 +200,7 @@ export class Controller {
       heads[turn]++;
       turns[n++] = turn;
       expected += gain;
-      const rate = expected / (cost.us(roots + n) + overheadUs);
+      const rate = expected / (this.pass(roots + n) + overheadUs);
       if (rate > bestRate) {
         bestRate = rate;
         best = n;
@@ -205,11 +215,16 @@ export class Controller {
   sleepAfter(slot: number, nodes: number): number {
     const state = this.slots[slot];
     const { ledger } = state;
-    if (nodes > 0) ledger.probing = false;
+    if (nodes > 0) ledger.wake();
     if (!ledger.overdrawn && !ledger.probing) return 0;
     // Half-way back to full trust: a slot that slept through a change of topic gets another chance.
     state.promised = (state.promised + state.kept) / 2;
-    return ledger.sleep(this.random);
+    return ledger.sleep(this.overheadUs / this.pass(1), this.random);
+  }
+
+  /** µs of a forward pass of so many roots and nodes. */
+  private pass(tokens: number): number {
+    return this.cost.us(Math.max(tokens, this.width));
   }
 
   /** Factor on a slot's path probabilities: at most 1, less where they promised more than came. */

@@ -149,8 +149,7 @@ export class AdedDrafter implements Drafter {
     const fixed = options.fixedNodes;
     const roots = step.slots.length;
     if (fixed === undefined && roots === 1 && controller.cost.wantsPlain) {
-      // a step that nobody was asked about is the one to compare with
-      answers.push(drafting[0].answer(0, 1));
+      answers.push(drafting[0].answer(0, controller.pause(drafting[0].slot)));
       return answers;
     }
     // With many slots none needs a tree much larger than its share; with a fixed size none may have more.
@@ -266,12 +265,12 @@ export class AdedDrafter implements Drafter {
       if (this.slots[slots[i].slot]?.asked === true) asked++;
     }
     const spentUs = step.spentUs ?? 0;
-    controller.observe(nodes, nBatch, decodeUs, spentUs);
+    controller.observe(nodes, nBatch, decodeUs, asked > 0, spentUs);
     for (let i = 0; i < roots && asked > 0; i++) {
       const { slot, accepted, nodes: own } = slots[i];
       if (this.slots[slot]?.asked !== true) continue;
       const share = nodes > 0 ? (own.length - 1) / nodes : 1 / asked;
-      controller.account(slot, accepted.length, share, roots, nBatch, decodeUs, spentUs);
+      controller.account(slot, accepted.length, share, roots, nodes, nBatch, decodeUs, spentUs);
     }
   }
 

@@ -15,6 +15,8 @@ const MOST = 4;
 /** Steps. */
 const FIRST_SLEEP = 4;
 const MOST_SLEEP = 128;
+/** Share of the time that probing may take in the long run: where asking is cheap, sleeps stay short. */
+const PROBE_SHARE = 0.005;
 /** Least share of the loan, after request upon request that lost. */
 const LEAST_TRUST = 1 / 8;
 
@@ -26,7 +28,7 @@ export class Ledger {
   /** No nodes were drafted since it slept. */
   probing = false;
 
-  /** A request begins: the slot is awake. */
+  /** A request begins: the slot is awake. @param trust share of the loan that it gets */
   open(trust: number): void {
     this.balance = LOAN * trust;
     this.earned = 0;
@@ -61,9 +63,26 @@ export class Ledger {
     if (this.sleepLeft > 0) this.sleepLeft--;
   }
 
-  /** @returns for how many steps */
-  sleep(random: Random): number {
-    this.sleepLeft = Math.round(this.nextSleep * (0.75 + 0.5 * random.next()));
+  /** The step after the next one is to be plain, its pass undisturbed by an exchange. */
+  pause(): void {
+    this.sleepLeft = 2;
+  }
+
+  /** A draft promises enough to end a sleep. If it does not keep that, the next sleep is not the shortest again. */
+  wake(): void {
+    if (!this.probing) return;
+    this.probing = false;
+    this.nextSleep = Math.max(FIRST_SLEEP, Math.round(this.nextSleep / 2));
+  }
+
+  /**
+   * @param ask what asking once costs, in plain steps
+   * @returns for how many steps
+   */
+  sleep(ask: number, random: Random): number {
+    const most = Math.min(MOST_SLEEP, Math.max(2 * FIRST_SLEEP, ask / PROBE_SHARE));
+    const length = Math.min(most, this.nextSleep);
+    this.sleepLeft = Math.round(length * (0.75 + 0.5 * random.next()));
     this.nextSleep = Math.min(MOST_SLEEP, this.nextSleep * 2);
     this.probing = true;
     this.balance = Math.max(this.balance, PROBE_LOAN);

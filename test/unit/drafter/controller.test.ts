@@ -31,23 +31,23 @@ describe("overhead", () => {
   it("is what the engine measures: where asking costs more than a draft gains, there is none", () => {
     const controller = controllerOf(cost(), 1, 60, 150);
     expect(nodes(controller)).toBeGreaterThan(0);
-    for (let i = 0; i < 200; i++) controller.observe(0, 1, 3000, 900);
+    for (let i = 0; i < 200; i++) controller.observe(0, 1, 3000, true, 900);
     expect(nodes(controller)).toBe(0);
-    for (let i = 0; i < 300; i++) controller.observe(0, 1, 3000, 50);
+    for (let i = 0; i < 300; i++) controller.observe(0, 1, 3000, true, 50);
     expect(nodes(controller)).toBeGreaterThan(0);
   });
 
   it("counts what makes the pass after an exchange slower, and does not take that pass for a plain one", () => {
     const controller = controllerOf(cost(), 1, 60, 150);
-    for (let i = 0; i < 200; i++) controller.observe(0, 1, 3700, 200);
+    for (let i = 0; i < 200; i++) controller.observe(0, 1, 3700, true, 200);
     expect(controller.cost.us(1)).toBe(3000);
     expect(nodes(controller)).toBe(0);
   });
 
   it("is not upset by one hiccup, nor by steps that did not ask", () => {
     const controller = controllerOf(cost(), 1, 60, 150);
-    controller.observe(0, 1, 0, 1e9);
-    for (let i = 0; i < 1000; i++) controller.observe(0, 1, 3000, 0);
+    controller.observe(0, 1, 0, true, 1e9);
+    for (let i = 0; i < 1000; i++) controller.observe(0, 1, 3000, false, 0);
     expect(nodes(controller)).toBeGreaterThan(0);
   });
 });
@@ -188,8 +188,8 @@ describe("Controller", () => {
         n = 0;
       }
       n++;
-      controller.observe(0, 1, plain, ask * plain);
-      controller.account(0, 1, 1, 1, 1, plain, ask * plain);
+      controller.observe(0, 1, plain, true, ask * plain);
+      controller.account(0, 1, 1, 1, 0, 1, plain, ask * plain);
     }
     return { asks, sleeps };
   }
@@ -197,8 +197,8 @@ describe("Controller", () => {
   it("sleeps once asking has cost more than a step or two, longer each time a probe finds nothing, and wakes when drafts pay", () => {
     const controller = controllerOf(costOf({ 1: 100, 8: 800 }), 1, 60, 10);
     controller.reset(0);
-    const { asks, sleeps } = asksToSleep(controller, 0.1, 5);
-    expect(asks[0] * 0.1).toBeLessThan(2);
+    const { asks, sleeps } = asksToSleep(controller, 0.4, 5);
+    expect(asks[0] * 0.4).toBeLessThan(2.5);
     expect(asks.slice(1)).toEqual([1, 1, 1, 1]);
     for (let i = 1; i < sleeps.length; i++) expect(sleeps[i]).toBeGreaterThan(sleeps[i - 1]);
     expect(controller.asleep).toBe(1);
@@ -218,6 +218,16 @@ describe("Controller", () => {
     expect(first(0.01)).toBeGreaterThan(100);
   });
 
+  it("probes the more often the less asking costs", () => {
+    const last = (ask: number) => {
+      const controller = controllerOf(costOf({ 1: 100, 8: 800 }), 1, 60, 100 * ask);
+      controller.reset(0);
+      return asksToSleep(controller, ask, 8).sleeps.at(-1) ?? 0;
+    };
+    expect(last(0.5)).toBeGreaterThan(70);
+    expect(last(0.05)).toBeLessThan(15);
+  });
+
   it("costs a text without anything to draft less than 2 % in all, even where asking is dear", () => {
     const controller = controllerOf(costOf({ 1: 100, 8: 800 }), 1, 60, 10);
     controller.reset(0);
@@ -230,8 +240,8 @@ describe("Controller", () => {
       }
       if (controller.sleepAfter(0, 0) > 0) continue;
       lost += ask;
-      controller.observe(0, 1, 100, ask * 100);
-      controller.account(0, 1, 1, 1, 1, 100, ask * 100);
+      controller.observe(0, 1, 100, true, ask * 100);
+      controller.account(0, 1, 1, 1, 0, 1, 100, ask * 100);
     }
     expect(lost).toBeLessThan(0.02 * 300);
   });
@@ -243,7 +253,7 @@ describe("Controller", () => {
     while (!controller.overdrawn(0) && steps < 100) {
       expect(controller.sleepAfter(0, 1)).toBe(0);
       steps++;
-      controller.account(0, steps % 4 === 0 ? 2 : 1, 1, 1, 2, 150, 5);
+      controller.account(0, steps % 4 === 0 ? 2 : 1, 1, 1, 1, 2, 150, 5);
     }
     expect(steps).toBeLessThan(12);
     expect(controller.sleepAfter(0, 0)).toBeGreaterThan(0);
@@ -255,17 +265,38 @@ describe("Controller", () => {
     for (let step = 0; step < 500; step++) {
       const drafts = step % 6 === 0;
       expect(controller.sleepAfter(0, drafts ? 3 : 0)).toBe(0);
-      controller.account(0, drafts ? 3 : 1, 1, 1, drafts ? 4 : 1, drafts ? 130 : 100, 10);
+      controller.account(0, drafts ? 3 : 1, 1, 1, drafts ? 3 : 0, drafts ? 4 : 1, drafts ? 130 : 100, 10);
     }
+  });
+
+  it("takes no prompt in a step for the price of a draft", () => {
+    const controller = controllerOf(costOf({ 1: 100, 8: 140, 64: 3000 }), 1, 60, 5);
+    controller.reset(0);
+    for (let step = 0; step < 20; step++) controller.account(0, 2, 1, 1, 3, 400, 0, 5);
+    expect(controller.overdrawn(0)).toBe(false);
+  });
+
+  it("knows that nodes cost nothing where each step is filled up to a width", () => {
+    const cost = costOf({ 1: 100, 8: 400, 9: 800 });
+    const controller = controllerOf(cost, 1, 60, 5);
+    const tree = treeOf([0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]);
+    expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
+    controller.observe(7, 8, 400, false, 0);
+    expect(controller.allocate([tree], one, 1, 1, 60)).toBe(7);
+    controller.reset(0);
+    for (let step = 0; step < 100; step++) controller.account(0, step % 8 === 0 ? 2 : 1, 1, 1, 7, 8, 400, 5);
+    expect(controller.overdrawn(0)).toBe(false);
+    controller.observe(0, 1, 100, false, 0);
+    expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
   });
 
   it("shares a step's extra cost among the slots that were asked", () => {
     const controller = controllerOf(costOf({ 4: 100, 8: 140 }), 4, 60, 0);
     for (let slot = 0; slot < 2; slot++) controller.reset(slot);
     // one accepted node among four slots is worth a quarter of a step; two nodes of four cost a fifth of one
-    for (let step = 0; step < 100; step++) controller.account(0, 2, 0.5, 4, 8, 140, 0);
+    for (let step = 0; step < 100; step++) controller.account(0, 2, 0.5, 4, 4, 8, 140, 0);
     expect(controller.overdrawn(0)).toBe(false);
-    for (let step = 0; step < 100; step++) controller.account(1, 1, 0.5, 4, 8, 140, 0);
+    for (let step = 0; step < 100; step++) controller.account(1, 1, 0.5, 4, 4, 8, 140, 0);
     expect(controller.overdrawn(1)).toBe(true);
   });
 
@@ -279,7 +310,7 @@ describe("Controller", () => {
     for (let i = 0; i < 5; i++) first();
     expect(first()).toBeLessThan(most / 4);
     controller.reset(0);
-    for (let step = 0; step < 20; step++) controller.account(0, 3, 1, 1, 3, 110, 5);
+    for (let step = 0; step < 20; step++) controller.account(0, 3, 1, 1, 2, 3, 110, 5);
     expect(first()).toBe(most);
   });
 
@@ -289,7 +320,7 @@ describe("Controller", () => {
     controller.reset(0);
     const tree = treeOf([0.1]);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(1);
-    while (controller.sleepAfter(0, 0) === 0) controller.account(0, 1, 1, 1, 1, 1300, 0);
+    while (controller.sleepAfter(0, 0) === 0) controller.account(0, 1, 1, 1, 0, 1, 1300, 0);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
   });
 
