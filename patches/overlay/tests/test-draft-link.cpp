@@ -1434,30 +1434,38 @@ static void test_hold(test_state & t) {
         t.check(all, "hold: the eighth brings them along, in order");
     }
 
+    // a step that asks takes along what waits
     l.step(0, { 40 });
-    l.step(0, { 41 });
-    l.link.end(0, "stop");
+    l.begin(1, 2, { 1 });
+    l.step(1, { 41 });
+    t.check(i32s(peer.next()["slots"][0]["accepted"]) == std::vector<int32_t>{ 40 }, "hold: what waited comes first");
+    t.equal(peer.next_type(), "begin", "hold: then the new request");
+    j = peer.next();
+    t.check(j["ask"] == true && j["seq"] == seq + 2, "hold: and the step that asks");
+    peer.send(draft_of(j["seq"], { draft_slot(1, {}, {}, 1000) }));
+    l.link.take(1);
+
     l.step(0, { 42 });
+    l.step(0, { 43 });
+    l.link.end(0, "stop");
+    l.step(0, { 44 });
     std::string types;
     for (int i = 0; i < 4; ++i) {
         types += peer.next_type() + " ";
     }
     t.equal(types, "step step step end ", "hold: the end of a request goes out at once, behind them");
 
-    // a step that asks takes along what waits; a link whose peer goes holds nothing for the next one
-    l.begin(1, 2, { 1 });
-    l.step(1, { 43 });
-    t.check(peer.until("step")["ask"] == true, "hold: awake");
-    peer.send(draft_of(seq + 4, { draft_slot(1, {}, {}, 1000) }));
-    l.link.take(1);
-    l.step(1, { 44 });
+    // a link whose peer goes holds nothing for the next one
+    l.step(1, { 45 });
+    t.check(peer.next(100).is_null(), "hold: one more waits");
     peer.hang_up();
     t.check(wait_until([&]() { return !l.link.connected(); }), "hold: gone");
     test_peer next(l.path());
     t.check(next.shake_hands(), "hold: a new peer");
-    l.step(1, { 45 });
+    l.step(1, { 46 });
     t.equal(next.next_type(), "begin", "hold: gets its own begin");
-    t.check(i32s(next.next()["slots"][0]["accepted"]) == std::vector<int32_t>{ 45 }, "hold: and its own step");
+    j = next.next();
+    t.check(j["ask"] == true && i32s(j["slots"][0]["accepted"]) == std::vector<int32_t>{ 46 }, "hold: and its own step, which asks: the sleep was the other's");
 }
 
 static void test_late(test_state & t) {
