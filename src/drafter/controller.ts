@@ -23,6 +23,22 @@ const MOST_DECODE = 1.5;
 /** Weight of one step in the running means of promised and kept gains. */
 const TRUST_RATE = 1 / 32;
 
+/** What the engine measured of a step. */
+export interface StepCost {
+  /** Slots in it. */
+  roots: number;
+  /** Draft nodes in it, of all slots. */
+  nodes: number;
+  /** Tokens in its forward pass. */
+  nBatch: number;
+  /** µs of that pass; 0 if it evaluated prompt tokens, too. */
+  decodeUs: number;
+  /** Slots that the engine asked for drafts. */
+  asked: number;
+  /** µs that asking added to it; 0: the engine did not ask, or does not tell. */
+  spentUs: number;
+}
+
 interface SlotState {
   readonly ledger: Ledger;
   /** Running means of accepted nodes: promised by the path probabilities, and real. */
@@ -60,18 +76,10 @@ export class Controller {
     for (let i = 0; i < nSlots; i++) this.slots.push(freshState());
   }
 
-  /**
-   * Counts a measured step.
-   *
-   * @param nodes draft nodes in it, of all slots
-   * @param nBatch tokens in its forward pass
-   * @param decodeUs µs of that pass; 0 if it evaluated prompt tokens, too
-   * @param asked the engine asked for its drafts
-   * @param spentUs µs that this added to it; 0: the engine does not tell
-   */
-  observe(nodes: number, nBatch: number, decodeUs: number, asked: boolean, spentUs: number): void {
+  /** Counts a measured step. */
+  observe({ nodes, nBatch, decodeUs, asked, spentUs }: StepCost): void {
     const { cost } = this;
-    if (asked && spentUs > 0) {
+    if (asked > 0 && spentUs > 0) {
       // A pass after an exchange is a little slower than others, since the drafter's thread had a core: part of the price.
       const after = decodeUs > 0 ? decodeUs - cost.us(nBatch) : 0;
       const us = Math.min(
@@ -80,29 +88,19 @@ export class Controller {
       );
       this.overheadUs += (us - this.overheadUs) * OVERHEAD_RATE;
     }
-    if (!asked && decodeUs > 0) this.width = nodes > 0 ? nBatch : 0;
+    if (asked === 0 && decodeUs > 0) this.width = nodes > 0 ? nBatch : 0;
     // … and so not one to compare others with.
-    if (!asked || nodes > 0) cost.observe(nBatch, decodeUs);
+    if (asked === 0 || nodes > 0) cost.observe(nBatch, decodeUs);
   }
 
   /**
    * Enters in the books what a step gained in a slot that was asked for drafts.
    *
-   * @param tokens tokens that it got
+   * @param tokens tokens that the slot got
    * @param share its share in what the step cost more than a plain one, 0 … 1
-   * @param roots slots in the step
-   * @param nodes, nBatch, decodeUs, spentUs as in `observe`
    */
-  account(
-    slot: number,
-    tokens: number,
-    share: number,
-    roots: number,
-    nodes: number,
-    nBatch: number,
-    decodeUs: number,
-    spentUs: number,
-  ): void {
+  account(slot: number, tokens: number, share: number, step: StepCost): void {
+    const { roots, nodes, nBatch, decodeUs, spentUs } = step;
     const plain = this.pass(roots);
     const us =
       decodeUs > 0 ? Math.min(decodeUs, MOST_DECODE * this.cost.us(nBatch)) : this.pass(roots + nodes);

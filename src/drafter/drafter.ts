@@ -5,7 +5,7 @@
 import type { CorpusFloor } from "../corpus/floor.ts";
 import { AcceptanceCounter } from "./acceptance.ts";
 import { BestFirst } from "./best-first.ts";
-import { Controller } from "./controller.ts";
+import { Controller, type StepCost } from "./controller.ts";
 import { CostModel } from "./cost-model.ts";
 import type {
   BeginRequest,
@@ -47,6 +47,7 @@ export class AdedDrafter implements Drafter {
   private readonly maxExpansions: number;
 
   // Scratch, and the answer that is handed out.
+  private readonly cost: StepCost = { roots: 0, nodes: 0, nBatch: 0, decodeUs: 0, asked: 0, spentUs: 0 };
   private readonly limits: SearchLimits = { nodes: 0, depth: 0, floor: 0 };
   private readonly cellOfNode: Int32Array;
   private readonly drafting: SlotState[] = [];
@@ -254,23 +255,24 @@ export class AdedDrafter implements Drafter {
   }
 
   /** What the step cost, and what it gained in the slots that were asked. */
-  private account(step: VerifiedStep): void {
-    const { slots, decodeUs, nBatch } = step;
-    const { controller } = this;
-    const roots = slots.length;
-    let nodes = 0;
-    let asked = 0;
-    for (let i = 0; i < roots; i++) {
-      nodes += Math.max(0, slots[i].nodes.length - 1);
-      if (this.slots[slots[i].slot]?.asked === true) asked++;
+  private account({ slots, decodeUs, nBatch, spentUs = 0 }: VerifiedStep): void {
+    const { controller, cost } = this;
+    cost.roots = slots.length;
+    cost.nodes = 0;
+    cost.nBatch = nBatch;
+    cost.decodeUs = decodeUs;
+    cost.asked = 0;
+    cost.spentUs = spentUs;
+    for (let i = 0; i < slots.length; i++) {
+      cost.nodes += Math.max(0, slots[i].nodes.length - 1);
+      if (this.slots[slots[i].slot]?.asked === true) cost.asked++;
     }
-    const spentUs = step.spentUs ?? 0;
-    controller.observe(nodes, nBatch, decodeUs, asked > 0, spentUs);
-    for (let i = 0; i < roots && asked > 0; i++) {
-      const { slot, accepted, nodes: own } = slots[i];
+    controller.observe(cost);
+    for (let i = 0; i < slots.length && cost.asked > 0; i++) {
+      const { slot, accepted, nodes } = slots[i];
       if (this.slots[slot]?.asked !== true) continue;
-      const share = nodes > 0 ? (own.length - 1) / nodes : 1 / asked;
-      controller.account(slot, accepted.length, share, roots, nodes, nBatch, decodeUs, spentUs);
+      const share = cost.nodes > 0 ? (nodes.length - 1) / cost.nodes : 1 / cost.asked;
+      controller.account(slot, accepted.length, share, cost);
     }
   }
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "@jest/globals";
 import fc from "fast-check";
-import { Controller } from "../../../src/drafter/controller.ts";
+import { Controller, type StepCost } from "../../../src/drafter/controller.ts";
 import { CostModel } from "../../../src/drafter/cost-model.ts";
 import { DraftTree } from "../../../src/drafter/draft-tree.ts";
 import { Random } from "../../../src/drafter/random.ts";
@@ -23,6 +23,17 @@ function controllerOf(cost: CostModel, nSlots = 4, maxNodes = 60, overheadUs = 0
   return new Controller(nSlots, maxNodes, cost, overheadUs, new Random(1));
 }
 
+function stepOf(
+  roots: number,
+  nodes: number,
+  nBatch: number,
+  decodeUs: number,
+  spentUs: number,
+  asked = 1,
+): StepCost {
+  return { roots, nodes, nBatch, decodeUs, asked, spentUs };
+}
+
 describe("overhead", () => {
   const cost = () => costOf({ 1: 3000, 2: 3100, 8: 3600 });
   const nodes = (controller: Controller) =>
@@ -31,23 +42,23 @@ describe("overhead", () => {
   it("is what the engine measures: where asking costs more than a draft gains, there is none", () => {
     const controller = controllerOf(cost(), 1, 60, 150);
     expect(nodes(controller)).toBeGreaterThan(0);
-    for (let i = 0; i < 200; i++) controller.observe(0, 1, 3000, true, 900);
+    for (let i = 0; i < 200; i++) controller.observe(stepOf(1, 0, 1, 3000, 900, 1));
     expect(nodes(controller)).toBe(0);
-    for (let i = 0; i < 300; i++) controller.observe(0, 1, 3000, true, 50);
+    for (let i = 0; i < 300; i++) controller.observe(stepOf(1, 0, 1, 3000, 50, 1));
     expect(nodes(controller)).toBeGreaterThan(0);
   });
 
   it("counts what makes the pass after an exchange slower, and does not take that pass for a plain one", () => {
     const controller = controllerOf(cost(), 1, 60, 150);
-    for (let i = 0; i < 200; i++) controller.observe(0, 1, 3700, true, 200);
+    for (let i = 0; i < 200; i++) controller.observe(stepOf(1, 0, 1, 3700, 200, 1));
     expect(controller.cost.us(1)).toBe(3000);
     expect(nodes(controller)).toBe(0);
   });
 
   it("is not upset by one hiccup, nor by steps that did not ask", () => {
     const controller = controllerOf(cost(), 1, 60, 150);
-    controller.observe(0, 1, 0, true, 1e9);
-    for (let i = 0; i < 1000; i++) controller.observe(0, 1, 3000, false, 0);
+    controller.observe(stepOf(1, 0, 1, 0, 1e9, 1));
+    for (let i = 0; i < 1000; i++) controller.observe(stepOf(1, 0, 1, 3000, 0, 0));
     expect(nodes(controller)).toBeGreaterThan(0);
   });
 });
@@ -188,8 +199,8 @@ describe("Controller", () => {
         n = 0;
       }
       n++;
-      controller.observe(0, 1, plain, true, ask * plain);
-      controller.account(0, 1, 1, 1, 0, 1, plain, ask * plain);
+      controller.observe(stepOf(1, 0, 1, plain, ask * plain, 1));
+      controller.account(0, 1, 1, stepOf(1, 0, 1, plain, ask * plain));
     }
     return { asks, sleeps };
   }
@@ -240,8 +251,8 @@ describe("Controller", () => {
       }
       if (controller.sleepAfter(0, 0) > 0) continue;
       lost += ask;
-      controller.observe(0, 1, 100, true, ask * 100);
-      controller.account(0, 1, 1, 1, 0, 1, 100, ask * 100);
+      controller.observe(stepOf(1, 0, 1, 100, ask * 100, 1));
+      controller.account(0, 1, 1, stepOf(1, 0, 1, 100, ask * 100));
     }
     expect(lost).toBeLessThan(0.02 * 300);
   });
@@ -253,7 +264,7 @@ describe("Controller", () => {
     while (!controller.overdrawn(0) && steps < 100) {
       expect(controller.sleepAfter(0, 1)).toBe(0);
       steps++;
-      controller.account(0, steps % 4 === 0 ? 2 : 1, 1, 1, 1, 2, 150, 5);
+      controller.account(0, steps % 4 === 0 ? 2 : 1, 1, stepOf(1, 1, 2, 150, 5));
     }
     expect(steps).toBeLessThan(12);
     expect(controller.sleepAfter(0, 0)).toBeGreaterThan(0);
@@ -265,14 +276,19 @@ describe("Controller", () => {
     for (let step = 0; step < 500; step++) {
       const drafts = step % 6 === 0;
       expect(controller.sleepAfter(0, drafts ? 3 : 0)).toBe(0);
-      controller.account(0, drafts ? 3 : 1, 1, 1, drafts ? 3 : 0, drafts ? 4 : 1, drafts ? 130 : 100, 10);
+      controller.account(
+        0,
+        drafts ? 3 : 1,
+        1,
+        stepOf(1, drafts ? 3 : 0, drafts ? 4 : 1, drafts ? 130 : 100, 10),
+      );
     }
   });
 
   it("takes no prompt in a step for the price of a draft", () => {
     const controller = controllerOf(costOf({ 1: 100, 8: 140, 64: 3000 }), 1, 60, 5);
     controller.reset(0);
-    for (let step = 0; step < 20; step++) controller.account(0, 2, 1, 1, 3, 400, 0, 5);
+    for (let step = 0; step < 20; step++) controller.account(0, 2, 1, stepOf(1, 3, 400, 0, 5));
     expect(controller.overdrawn(0)).toBe(false);
   });
 
@@ -281,12 +297,13 @@ describe("Controller", () => {
     const controller = controllerOf(cost, 1, 60, 5);
     const tree = treeOf([0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
-    controller.observe(7, 8, 400, false, 0);
+    controller.observe(stepOf(1, 7, 8, 400, 0, 0));
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(7);
     controller.reset(0);
-    for (let step = 0; step < 100; step++) controller.account(0, step % 8 === 0 ? 2 : 1, 1, 1, 7, 8, 400, 5);
+    for (let step = 0; step < 100; step++)
+      controller.account(0, step % 8 === 0 ? 2 : 1, 1, stepOf(1, 7, 8, 400, 5));
     expect(controller.overdrawn(0)).toBe(false);
-    controller.observe(0, 1, 100, false, 0);
+    controller.observe(stepOf(1, 0, 1, 100, 0, 0));
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
   });
 
@@ -294,9 +311,9 @@ describe("Controller", () => {
     const controller = controllerOf(costOf({ 4: 100, 8: 140 }), 4, 60, 0);
     for (let slot = 0; slot < 2; slot++) controller.reset(slot);
     // one accepted node among four slots is worth a quarter of a step; two nodes of four cost a fifth of one
-    for (let step = 0; step < 100; step++) controller.account(0, 2, 0.5, 4, 4, 8, 140, 0);
+    for (let step = 0; step < 100; step++) controller.account(0, 2, 0.5, stepOf(4, 4, 8, 140, 0));
     expect(controller.overdrawn(0)).toBe(false);
-    for (let step = 0; step < 100; step++) controller.account(1, 1, 0.5, 4, 4, 8, 140, 0);
+    for (let step = 0; step < 100; step++) controller.account(1, 1, 0.5, stepOf(4, 4, 8, 140, 0));
     expect(controller.overdrawn(1)).toBe(true);
   });
 
@@ -310,7 +327,7 @@ describe("Controller", () => {
     for (let i = 0; i < 5; i++) first();
     expect(first()).toBeLessThan(most / 4);
     controller.reset(0);
-    for (let step = 0; step < 20; step++) controller.account(0, 3, 1, 1, 2, 3, 110, 5);
+    for (let step = 0; step < 20; step++) controller.account(0, 3, 1, stepOf(1, 2, 3, 110, 5));
     expect(first()).toBe(most);
   });
 
@@ -320,7 +337,7 @@ describe("Controller", () => {
     controller.reset(0);
     const tree = treeOf([0.1]);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(1);
-    while (controller.sleepAfter(0, 0) === 0) controller.account(0, 1, 1, 1, 0, 1, 1300, 0);
+    while (controller.sleepAfter(0, 0) === 0) controller.account(0, 1, 1, stepOf(1, 0, 1, 1300, 0));
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
   });
 
