@@ -31,7 +31,7 @@ static inline f32v exp_f32(f32v v) {
 }
 
 static constexpr int     TILE       = 16;         // cells that are converted to F32 at once
-static constexpr int     MAX_FEW    = 4;          // queries for which neither transposing nor converting cells pays
+static constexpr int     MAX_FEW    = LANES == 16 ? 9 : 4; // queries for which neither transposing nor converting cells pays (measured)
 static constexpr int     MAX_ROWS   = 32;         // queries that share the converted cells
 static constexpr int64_t MAX_SCORES = 256 << 10;  // floats: the scores of the rows at once, unless one row needs more
 
@@ -50,12 +50,12 @@ struct attn {
     int64_t s_stride;    // from one row of scores to the next: not a multiple of a page, whose lines would share few sets of the cache
     int64_t group;       // query heads that share a head of K and V
     int64_t n_rows;      // queries (and query heads) that share a head of K and V
-    int64_t rows;        // of them, those that one task computes
-    int64_t n_tasks;
+    int64_t n_heads;     // heads of K and V, of all sequences
+    int64_t rows;        // queries that one task computes, at most
 
     float scale, max_bias, softcap;
 
-    attn(const ggml_tensor * dst, int n_threads) :
+    explicit attn(const ggml_tensor * dst) :
         dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]),
         order(mask && mask->src[0] && mask->src[0]->type == GGML_TYPE_I32 && mask->src[0]->ne[0] == k->ne[1] ? mask->src[0] : nullptr), sinks(dst->src[4]),
         DK(k->ne[0]), DV(v->ne[0]), DKp(GGML_PAD(DK, LANES)), DVp(GGML_PAD(DV, LANES)),
@@ -66,13 +66,11 @@ struct attn {
         if (softcap != 0.0f) {
             scale /= softcap;
         }
-        // enough tasks for all threads, but cells are converted anew for each
-        const int64_t heads = k->ne[2]*q->ne[3];
-        const int64_t split = n_threads == 1 ? 1 : (2*n_threads + heads - 1)/heads;
-        rows = std::min<int64_t>({ (n_rows + split - 1)/split, MAX_ROWS, std::max<int64_t>(1, MAX_SCORES/n_kvp) });
-        rows = std::max<int64_t>(1, rows);
-        n_tasks = heads*((n_rows + rows - 1)/rows);
+        n_heads = k->ne[2]*q->ne[3];
+        rows    = std::min<int64_t>({ n_rows, MAX_ROWS, std::max<int64_t>(1, MAX_SCORES/n_kvp) });
     }
+
+    int64_t tasks_per_head() const { return (n_rows + rows - 1)/rows; }
 
     // per thread, floats: queries, scores, sums, cells, cells transposed, mask
     int64_t work() const { return GGML_PAD(rows*(DKp + s_stride + DVp + (order ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp), 16); }
@@ -305,11 +303,17 @@ static void visible_range(row & r, int64_t n_kv, int64_t n_kvp) {
     }
     const ggml_fp16_t hidden = GGML_CPU_FP32_TO_FP16(-INFINITY);
     auto any = [&](int64_t t) {
-        bool visible = false;
-        for (int64_t c = t; c < std::min(t + TILE, n_kv); c++) {
-            visible |= r.mask[c] != hidden;
+        unsigned visible = 0;
+        if (t + TILE <= n_kv) {
+            for (int c = 0; c < TILE; c++) {
+                visible |= r.mask[t + c] ^ hidden;
+            }
+        } else {
+            for (int64_t c = t; c < n_kv; c++) {
+                visible |= r.mask[c] ^ hidden;
+            }
         }
-        return visible;
+        return visible != 0;
     };
     while (r.begin < r.end && !any(r.begin)) {
         r.begin += TILE;
@@ -319,12 +323,10 @@ static void visible_range(row & r, int64_t n_kv, int64_t n_kvp) {
     }
 }
 
-static void attn_task(const attn & a, int64_t task, float * work) {
-    const int64_t per_head = (a.n_rows + a.rows - 1)/a.rows;
-    const int64_t row0     = task%per_head*a.rows;
-    const int64_t kv_head  = task/per_head%a.k->ne[2];
-    const int64_t i3       = task/per_head/a.k->ne[2];
-    const int     n        = (int) std::min(a.rows, a.n_rows - row0);
+// n queries of a head of K and V, from row0 on; head: of all sequences' heads
+static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float * work) {
+    const int64_t kv_head = head%a.k->ne[2];
+    const int64_t i3      = head/a.k->ne[2];
 
     float * q = work;
     float * s = q + a.rows*a.DKp;
@@ -338,10 +340,13 @@ static void attn_task(const attn & a, int64_t task, float * work) {
         order = nullptr;
     }
 
-    const uint32_t n_head      = a.q->ne[2];
-    const uint32_t n_head_log2 = 1u << (uint32_t) floor(log2(n_head));
-    const float    m0 = powf(2.0f, -(a.max_bias       )/n_head_log2);
-    const float    m1 = powf(2.0f, -(a.max_bias / 2.0f)/n_head_log2);
+    uint32_t n_head_log2 = 0;
+    float    m0 = 1.0f, m1 = 1.0f;
+    if (a.max_bias > 0.0f) {
+        n_head_log2 = 1u << (uint32_t) floor(log2((uint32_t) a.q->ne[2]));
+        m0 = powf(2.0f, -(a.max_bias       )/n_head_log2);
+        m1 = powf(2.0f, -(a.max_bias / 2.0f)/n_head_log2);
+    }
 
     row     rows[MAX_ROWS];
     int64_t begin = a.n_kvp, end = 0;
@@ -478,21 +483,24 @@ static void attn_task(const attn & a, int64_t task, float * work) {
 
 struct flash_attn_tensor_traits : tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
-        // with fewer threads a task may have more rows
-        for (int n = 1; n <= n_threads; n++) {
-            size = std::max(size, n*attn(op, n).work()*sizeof(float));
-        }
+        size = n_threads*attn(op).work()*sizeof(float);
         return true;
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
-        const attn a(op, params->nth);
+        const attn a(op);
         float * work = (float *) params->wdata + params->ith*a.work();
 
-        // few tasks: shares are fixed, which costs less than waiting for the others to agree on them
-        if (a.n_tasks <= 4*params->nth) {
-            for (int64_t task = params->ith; task < a.n_tasks; task += params->nth) {
-                attn_task(a, task, work);
+        // few: shares are fixed, which costs less than waiting for the others to agree on them; a share is a run of rows, head
+        // after head, so that few heads are converted by more than one thread
+        const int64_t total = a.n_heads*a.n_rows;
+        if (total <= 8*MAX_ROWS*params->nth) {
+            const int64_t end = total*(params->ith + 1)/params->nth;
+            for (int64_t row = total*params->ith/params->nth; row < end; ) {
+                const int64_t head = row/a.n_rows, row0 = row%a.n_rows;
+                const int     n    = (int) std::min({ a.rows, a.n_rows - row0, end - row });
+                attn_task(a, head, row0, n, work);
+                row += n;
             }
             return true;
         }
@@ -500,8 +508,10 @@ struct flash_attn_tensor_traits : tensor_traits {
             ggml_threadpool_chunk_set(params->threadpool, params->nth);
         }
         ggml_barrier(params->threadpool);
-        for (int64_t task = params->ith; task < a.n_tasks; task = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            attn_task(a, task, work);
+        const int64_t per_head = a.tasks_per_head();
+        for (int64_t task = params->ith; task < a.n_heads*per_head; task = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            const int64_t row0 = task%per_head*a.rows;
+            attn_task(a, task/per_head, row0, (int) std::min(a.rows, a.n_rows - row0), work);
         }
         return true;
     }

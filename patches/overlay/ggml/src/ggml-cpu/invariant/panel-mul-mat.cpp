@@ -210,6 +210,9 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
 
     static column mul_mat_column(const ggml_tensor * dst, int64_t c) {
         const ggml_tensor * src1 = dst->src[1];
+        if (c < src1->ne[1]) { // nearly always; no division
+            return { (const float *) ((const char *) src1->data + c*src1->nb[1]), (float *) ((char *) dst->data + c*dst->nb[1]) };
+        }
         const int64_t i1 = c%src1->ne[1], i2 = c/src1->ne[1]%src1->ne[2], i3 = c/(src1->ne[1]*src1->ne[2]);
         return {
             (const float *) ((const char *) src1->data + i1*src1->nb[1] + i2*src1->nb[2] + i3*src1->nb[3]),

@@ -15,6 +15,7 @@
 #include "ggml-common.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #ifdef GGML_INVARIANT
 
@@ -466,10 +467,28 @@ public:
     tile_scope & operator=(const tile_scope &) = delete;
 };
 
+// the product of 32 weights q of a panel's rows and the values of N columns; FIRST: whether tiles 0 and 2 are used, or 3 and 4
+template <bool FIRST> static inline void multiply_tiles(const u8v * q, const q8_act * x, i32v * sum) {
+    if (FIRST) {
+        _tile_zero(2);
+        _tile_loadd(0, q, 64);
+        _tile_loadd(1, x->qs, sizeof(q8_act));
+        _tile_dpbsud(2, 1, 0);
+        _tile_stored(2, sum, 64);
+    } else {
+        _tile_zero(4);
+        _tile_loadd(3, q, 64);
+        _tile_loadd(1, x->qs, sizeof(q8_act));
+        _tile_dpbsud(4, 1, 3);
+        _tile_stored(4, sum, 64);
+    }
+}
+
 // panel_q8() within a tile_scope(8, N), for weights with one scale for 32
 //
 // A tile does not see a store before it is in the cache, nor a vector what a tile stored. So each step is taken for several
-// times 32 weights before the next one: weights apart, tiles multiplied, sums added.
+// times 32 weights before the next one: weights apart, tiles multiplied, sums added. Each fetches its third of what comes
+// AHEAD, so that reading goes on all the while.
 template <typename W, int N>
 static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
     constexpr int SPAN = 8, BLOCKS = SPAN/W::SUBS;
@@ -483,30 +502,44 @@ static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx,
     for (int c = 0; c < N; c++) {
         acc[c] = zero_f32();
     }
+    // step's third of the lines that lie AHEAD of sub j of the block at w
+    const auto fetch = [](const uint8_t * w, int j, int step) __attribute__((always_inline)) {
+        constexpr int LINES = (W::BYTES + 63)/64, PARTS = 3*W::SUBS;
+        const int part = 3*j + step;
+        for (int l = LINES*part/PARTS; l < LINES*(part + 1)/PARTS; l++) {
+            prefetch(w + AHEAD + 64*l);
+        }
+    };
     for (int64_t ib = 0; ib < n_blocks; ib += BLOCKS) {
         const int n = (int) std::min<int64_t>(BLOCKS, n_blocks - ib);
         for (int k = 0; k < n; k++) {
             const W b(w + k*W::BYTES);
-            prefetch_block<W::BYTES>(w + k*W::BYTES);
 #pragma GCC unroll 8
             for (int j = 0; j < W::SUBS; j++) {
+                fetch(w + k*W::BYTES, j, 0);
                 f32v d0, d1, m;
                 b.sub(j, q[k*W::SUBS + j], d0, d1, m);
             }
         }
         is_read(q);
-        for (int k = 0; k < n*W::SUBS; k++) {
-            _tile_zero(2);
-            _tile_loadd(0, q[k], 64);
-            _tile_loadd(1, x[k*N].qs, sizeof(q8_act));
-            _tile_dpbsud(2, 1, 0);
-            _tile_stored(2, i[k], 64);
+        for (int k = 0; k < n; k++) {
+#pragma GCC unroll 8
+            for (int j = 0; j < W::SUBS; j++) {
+                fetch(w + k*W::BYTES, j, 1);
+                const int s = k*W::SUBS + j;
+                if (s%2 == 0) {
+                    multiply_tiles<true>(q[s], x + s*N, i[s]);
+                } else {
+                    multiply_tiles<false>(q[s], x + s*N, i[s]);
+                }
+            }
         }
         is_written(i);
         for (int k = 0; k < n; k++) {
             const W b(w);
 #pragma GCC unroll 8
             for (int j = 0; j < W::SUBS; j++) {
+                fetch(w, j, 2);
                 u8v  unused[8];
                 f32v d0, d1, m;
                 b.sub(j, unused, d0, d1, m);
@@ -525,15 +558,6 @@ static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx,
 }
 
 #endif // GGML_INVARIANT_AMX
-
-// 32 values of a column
-template <typename W> static inline void convert_act(const float * x, q8_act * a) {
-    int32_t sum[2];
-    a->d       = quantize32(x, a->qs, sum);
-    a->s       = a->d*(float) (sum[0] + sum[1]);
-    a->init[0] = -W::ZERO*(W::TWO_SCALES ? sum[0] : sum[0] + sum[1]);
-    a->init[1] = -W::ZERO*sum[1];
-}
 
 // ---- floating point weights: two vectors of rows
 
@@ -755,8 +779,30 @@ template <typename W> static inline void convert_act(const float * x, f32_pair *
 
 // n_units units of a column, of which n values are left; a: [n_units], stride apart
 template <typename W> static inline void convert_acts(const float * x, typename W::act * a, int64_t stride, int64_t n_units, int64_t /*n*/) {
-    for (int64_t u = 0; u < n_units; u++) {
-        convert_act<W>(x + u*(W::BLOCK == 1 || W::BLOCK == 2 ? W::BLOCK : 32), a + u*stride);
+    if constexpr (std::is_same_v<typename W::act, q8_act>) {
+        for (int64_t u0 = 0; u0 < n_units; u0 += 4) {
+            const float * src[4];
+            int8_t *      qs[4];
+            float         d[4];
+            int32_t       sum[4][2];
+            for (int i = 0; i < 4; i++) {
+                const int64_t u = std::min(u0 + i, n_units - 1); // the last one again, if there are no four
+                src[i] = x + u*32;
+                qs[i]  = a[u*stride].qs;
+            }
+            quantize4x32(src, qs, d, sum);
+            for (int i = 0; i < std::min<int64_t>(4, n_units - u0); i++) {
+                q8_act & act = a[(u0 + i)*stride];
+                act.d       = d[i];
+                act.s       = d[i]*(float) (sum[i][0] + sum[i][1]);
+                act.init[0] = -W::ZERO*(W::TWO_SCALES ? sum[i][0] : sum[i][0] + sum[i][1]);
+                act.init[1] = -W::ZERO*sum[i][1];
+            }
+        }
+    } else {
+        for (int64_t u = 0; u < n_units; u++) {
+            convert_act<W>(x + u*W::BLOCK, a + u*stride);
+        }
     }
 }
 

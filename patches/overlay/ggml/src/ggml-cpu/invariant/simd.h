@@ -147,22 +147,54 @@ static inline void transpose(f32v * v) {
     }
 }
 
-// 32 floats to 8-bit integers of scale d; their sums, 16 by 16
-static inline float quantize32(const float * x, int8_t * q, int32_t * sum) {
-    const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
-    const float amax = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
-    const __m512 id = _mm512_set1_ps(amax > 0.0f ? 127.0f/amax : 0.0f);
-    const __m128i q0 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x0, id)));
-    const __m128i q1 = _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x1, id)));
-    _mm_storeu_si128((__m128i *) q,        q0);
-    _mm_storeu_si128((__m128i *) (q + 16), q1);
-    const __m128i ones = _mm_set1_epi8(1);
-    const __m128i s0 = _mm_dpbusd_epi32(_mm_setzero_si128(), ones, q0);
-    const __m128i s1 = _mm_dpbusd_epi32(_mm_setzero_si128(), ones, q1);
-    const __m128i s  = _mm_add_epi32(_mm_unpacklo_epi32(s0, s1), _mm_unpackhi_epi32(s0, s1));
-    _mm_storel_epi64((__m128i *) sum, _mm_add_epi32(s, _mm_unpackhi_epi64(s, s)));
-    return amax/127.0f;
+// the largest of each of four pairs of vectors: lane i of the result is that of pair i/4
+static inline __m512 max_of_pairs(const __m512 * v) {
+    __m512 m[4];
+    for (int i = 0; i < 4; i++) {
+        m[i] = _mm512_max_ps(_mm512_abs_ps(v[2*i]), _mm512_abs_ps(v[2*i + 1]));
+    }
+    for (int i = 0; i < 2; i++) {
+        m[i] = _mm512_max_ps(_mm512_shuffle_f32x4(m[2*i], m[2*i + 1], 0x44), _mm512_shuffle_f32x4(m[2*i], m[2*i + 1], 0xEE));
+    }
+    __m512 r = _mm512_max_ps(_mm512_shuffle_f32x4(m[0], m[1], 0x88), _mm512_shuffle_f32x4(m[0], m[1], 0xDD));
+    r = _mm512_max_ps(r, _mm512_permute_ps(r, 0x4E));
+    return _mm512_max_ps(r, _mm512_permute_ps(r, 0xB1));
 }
+
+// four times 32 floats to 8-bit integers of scale d; their sums, 16 by 16
+static inline void quantize4x32(const float * const * x, int8_t * const * q, float * d, int32_t (* sum)[2]) {
+    __m512 v[8];
+    for (int i = 0; i < 4; i++) {
+        v[2*i]     = _mm512_loadu_ps(x[i]);
+        v[2*i + 1] = _mm512_loadu_ps(x[i] + 16);
+    }
+    const __m128 amax = _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, max_of_pairs(v)));
+    const __m128 max8 = _mm_set1_ps(127.0f);
+    _mm_storeu_ps(d, _mm_div_ps(amax, max8));
+    const __m512 id = _mm512_castps128_ps512(_mm_maskz_div_ps(_mm_cmp_ps_mask(amax, _mm_setzero_ps(), _CMP_GT_OQ), max8, amax));
+
+    __m512i n[2];
+    for (int i = 0; i < 2; i++) {
+        __m512i w[4];
+        for (int j = 0; j < 4; j++) {
+            w[j] = _mm512_cvtps_epi32(_mm512_mul_ps(v[4*i + j], _mm512_permutexvar_ps(_mm512_set1_epi32(2*i + j/2), id)));
+        }
+        // in each quarter: the quarter's values of w[0], of w[1], of w[2], of w[3]
+        const __m512i packed = _mm512_packs_epi16(_mm512_packs_epi32(w[0], w[1]), _mm512_packs_epi32(w[2], w[3]));
+        n[i] = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), packed);
+        _mm256_storeu_si256((__m256i *) q[2*i],     _mm512_castsi512_si256(n[i]));
+        _mm256_storeu_si256((__m256i *) q[2*i + 1], _mm512_extracti64x4_epi64(n[i], 1));
+    }
+    const __m512i ones = _mm512_set1_epi8(1);
+    const __m512i s0 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, n[0]);
+    const __m512i s1 = _mm512_dpbusd_epi32(_mm512_setzero_si512(), ones, n[1]);
+    const __m512i t  = _mm512_add_epi32(_mm512_unpacklo_epi32(s0, s1), _mm512_unpackhi_epi32(s0, s1));
+    const __m512i u  = _mm512_add_epi32(t, _mm512_shuffle_epi32(t, (_MM_PERM_ENUM) 0x4E));
+    // quarter i: the sum of quarter i of n[0], that of n[1]
+    const __m512i r = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), u);
+    _mm256_storeu_si256((__m256i *) sum, _mm512_castsi512_si256(r));
+}
+#define GGML_INVARIANT_QUANTIZE4
 
 #if defined(__AVX512BF16__)
 #    define GGML_INVARIANT_DPBF16
@@ -479,6 +511,14 @@ template <int MAXW> static inline i32v dot4(i32v sum, const u8v * w, const int8_
 #endif
 
 #ifdef GGML_INVARIANT
+#ifndef GGML_INVARIANT_QUANTIZE4
+static inline void quantize4x32(const float * const * x, int8_t * const * q, float * d, int32_t (* sum)[2]) {
+    for (int i = 0; i < 4; i++) {
+        d[i] = quantize32(x[i], q[i], sum[i]);
+    }
+}
+#endif
+
 #ifndef GGML_INVARIANT_DOT8
 // the sum over 32 weights; OFFSET: whether it starts at init
 template <int MAXW, bool OFFSET> static inline i32v dot8(const int32_t * init, const u8v * w, const int8_t * x) {
