@@ -59,7 +59,7 @@ target() {
     cmake --build "$build" -j "$jobs" --target ggml >> "$build.log" 2>&1 || fail_build "$build.log"
     # shellcheck disable=SC2086
     "$cxx" -std=c++17 -O2 -fopenmp $flags -DBATCH_INVARIANCE_OPS_ONLY -I "$source/ggml/include" -I "$source/tests" \
-        "$source"/tests/{test-batch-invariance,batch-invariance-mul-mat,batch-invariance-attention}.cpp \
+        "$source"/tests/{test-batch-invariance,batch-invariance-mul-mat,batch-invariance-attention,batch-invariance-geglu}.cpp \
         -o "$build/test" -Wl,--start-group "$build"/ggml/src/libggml*.a -Wl,--end-group -lpthread -ldl -lm >> "$build.log" 2>&1 || fail_build "$build.log"
     local status=0 last
     # shellcheck disable=SC2086

@@ -117,6 +117,7 @@ static inline bool same_bits(const float * a, const float * b, size_t n) {
 
 void test_mul_mat(test_state & ts);
 void test_attention(test_state & ts);
+void test_geglu(test_state & ts);
 
 #ifndef BATCH_INVARIANCE_OPS_ONLY
 // mock models of every architecture (name: NULL, all), or a model file as it is and quantized to types

@@ -5,7 +5,7 @@
 //
 //   -q, -f  fewer cases, for slow machines; all of them, which takes many minutes
 //   -t N    with 1 ... N threads (default: 3)
-//   -o      the operations alone: matrix multiplication and attention
+//   -o      the operations alone: matrix multiplication, attention, GEGLU
 //   -a A    mock models of this architecture alone
 //   -m F    a model file, quantized to each of the types (default: as it is), behind so many tokens (default: 10)
 //
@@ -72,6 +72,7 @@ int main(int argc, char ** argv) {
     if (arch.empty() && model.empty()) {
         test_mul_mat(ts);
         test_attention(ts);
+        test_geglu(ts);
     }
 #ifdef BATCH_INVARIANCE_OPS_ONLY
     (void) ops;

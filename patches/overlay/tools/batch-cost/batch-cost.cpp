@@ -1,6 +1,6 @@
 // What a batch of n tokens costs, with the logits of all of them, and whether these logits are those of one-by-one
-// decoding. Driven over standard input, so that two builds can be measured turn by turn; only llama.h is used, so that
-// the program also runs on another build's libraries.
+// decoding. Driven over standard input, so that two builds can be measured turn by turn; only llama.h must be there, so that
+// the program also runs on another build's libraries. Where llama_set_graph_cache() is, it is used as the server uses it.
 //
 // usage: llama-batch-cost -m MODEL [-t THREADS] [-c CELLS] [-fa on|off] [-ctk TYPE] [-ctv TYPE] [--no-repack]
 //
@@ -27,6 +27,13 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+// of src/llama-ext.h; missing in other builds
+LLAMA_API void llama_set_graph_cache(struct llama_context * ctx, uint32_t n_tokens) __attribute__((weak));
+#else
+static void (* llama_set_graph_cache)(struct llama_context * ctx, uint32_t n_tokens) = nullptr;
 #endif
 
 static int usage(const std::string & what) {
@@ -245,6 +252,9 @@ int main(int argc, char ** argv) {
     if (b.ctx == nullptr) {
         fprintf(stderr, "cannot load %s\n", path.c_str());
         return 1;
+    }
+    if (llama_set_graph_cache) {
+        llama_set_graph_cache(b.ctx, 192);
     }
     b.mem     = llama_get_memory(b.ctx);
     b.n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(b.model));

@@ -6,6 +6,17 @@
     server_draft_topk                       draft_topk;
     std::unique_ptr<server_draft_topk_pool> draft_pool;
 
+    // what the slot's sampler chooses after a row of the batch
+    llama_token draft_sample(server_slot & slot, int32_t tok_idx) {
+        if (draft_link && server_draft_is_greedy(slot.task->params.sampling, vocab)) {
+            const auto gap = draft_topk.gap(llama_get_logits_ith(slot.ctx_tgt, tok_idx), llama_vocab_n_tokens(vocab));
+            if (gap.gap > 0.0f && std::isfinite(gap.gap)) {
+                return gap.first;
+            }
+        }
+        return common_sampler_sample(slot.smpl.get(), slot.ctx_tgt, tok_idx);
+    }
+
     // the likeliest successors of the root and of each node, by slot; made while the tokens are sampled
     struct draft_tops_t {
         int32_t k = 0;
@@ -548,7 +559,7 @@
         while (true) {
             const int32_t tok_idx = slot.tree_i_batch[path.back()] - off;
 
-            const llama_token id = common_sampler_sample(slot.smpl.get(), slot.ctx_tgt, tok_idx);
+            const llama_token id = draft_sample(slot, tok_idx);
 
             common_sampler_accept(slot.smpl.get(), id, true);
 
