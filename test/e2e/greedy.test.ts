@@ -20,7 +20,13 @@ const ask = (options: Record<string, unknown>): Promise<Completion[]> =>
     ),
   );
 
-const GREEDY = ["alone", "with top-k 1", "with top-p and min-p", "with dynamic temperature off", "with Mirostat"] as const;
+const GREEDY = [
+  "alone",
+  "with top-k 1",
+  "with top-p and min-p",
+  "with dynamic temperature off",
+  "with Mirostat",
+] as const;
 const GREEDY_OPTIONS: Record<(typeof GREEDY)[number], Record<string, unknown>> = {
   alone: {},
   "with top-k 1": { top_k: 1 },
@@ -54,9 +60,12 @@ describe("a request of temperature 0", () => {
     expect(sampled.map(visible)).toEqual(plain.map(visible));
   });
 
-  it.each(OTHER)("gets what the samplers choose where that is not the likeliest token: %s", async (_, options) => {
-    const sampled = await ask({ ...options, n_probs: 1 });
-    expect((await ask(options)).map(visible)).toEqual(sampled.map(visible));
-    expect(sampled.map(visible)).not.toEqual(plain.map(visible));
-  });
+  it.each(OTHER)(
+    "gets what the samplers choose where that is not the likeliest token: %s",
+    async (_, options) => {
+      const sampled = await ask({ ...options, n_probs: 1 });
+      expect((await ask(options)).map(visible)).toEqual(sampled.map(visible));
+      expect(sampled.map(visible)).not.toEqual(plain.map(visible));
+    },
+  );
 });
