@@ -2,8 +2,6 @@
 
 #include "common.h"
 
-#include <algorithm>
-
 bool server_draft_is_greedy(const common_params_sampling & params, const llama_vocab * vocab) {
     if (params.temp > 0.0f || params.dynatemp_range > 0.0f || params.mirostat != 0 || params.n_probs > 0 || params.backend_sampling) {
         return false;

@@ -468,6 +468,7 @@ public:
 };
 
 // the product of 32 weights q of a panel's rows and the values of N columns; FIRST: whether tiles 0 and 2 are used, or 3 and 4
+// (GCC's intrinsics take nothing but literals for them)
 template <bool FIRST> static inline void multiply_tiles(const u8v * q, const q8_act * x, i32v * sum) {
     if (FIRST) {
         _tile_zero(2);
