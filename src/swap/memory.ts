@@ -46,8 +46,8 @@ const CACHE_BYTES: Record<string, number> = {
 
 /** Code, graph and sampling of llama-server itself, bytes. */
 const ENGINE_BYTES = 64 << 20;
-/** `draft_graph_tokens` of patches/overlay/tools/server/server-draft-context.inl. */
-const KEPT_TOKENS = 192;
+/** Tokens of the batches whose graphs the engine keeps: `draft_graph_tokens` of patches/overlay/tools/server/server-draft-context.inl. */
+export const KEPT_TOKENS = 192;
 
 /** Value of the last of the flags in `names` among llama-server's arguments. */
 export function argument(args: readonly string[], names: readonly string[]): string | undefined {

@@ -1,8 +1,10 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, it } from "@jest/globals";
 import {
   argument,
   availableMemory,
   estimateNeed,
+  KEPT_TOKENS,
   MemoryGuard,
   type ModelShape,
   offloads,
@@ -20,6 +22,14 @@ const shape: ModelShape = {
 };
 
 describe("what a model needs", () => {
+  it.each([
+    ["server/server-draft-context.inl", /draft_graph_tokens = (\d+);/],
+    ["batch-cost/batch-cost.cpp", /llama_set_graph_cache\(b\.ctx, (\d+)\);/],
+  ])("counts as many tokens of kept graphs as tools/%s", (file, tokens) => {
+    const source = readFileSync(new URL(`../../../patches/overlay/tools/${file}`, import.meta.url), "utf8");
+    expect(Number(tokens.exec(source)?.[1])).toBe(KEPT_TOKENS);
+  });
+
   it("is its weights, its cache and the buffers", () => {
     const need = estimateNeed(shape, 1e8, ["-c", "2048"]);
     // 2048 positions, 30 layers, 3 heads, 64 keys and 64 values of 2 bytes
