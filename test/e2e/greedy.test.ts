@@ -20,22 +20,17 @@ const ask = (options: Record<string, unknown>): Promise<Completion[]> =>
     ),
   );
 
-const GREEDY = [
-  "alone",
-  "with top-k 1",
-  "with top-p and min-p",
-  "with dynamic temperature off",
-  "with Mirostat",
-] as const;
-const GREEDY_OPTIONS: Record<(typeof GREEDY)[number], Record<string, unknown>> = {
-  alone: {},
-  "with top-k 1": { top_k: 1 },
-  "with top-p and min-p": { top_p: 0.1, min_p: 0.9, top_n_sigma: 1 },
-  "with dynamic temperature off": { dynatemp_range: 0, dynatemp_exponent: 2 },
-  "with Mirostat": { mirostat: 2 },
-};
+type Case = [name: string, options: Record<string, unknown>];
 
-const OTHER: [name: string, options: Record<string, unknown>][] = [
+const GREEDY: Case[] = [
+  ["alone", {}],
+  ["with top-k 1", { top_k: 1 }],
+  ["with top-p and min-p", { top_p: 0.1, min_p: 0.9, top_n_sigma: 1 }],
+  ["with dynamic temperature off", { dynatemp_range: 0, dynatemp_exponent: 2 }],
+  ["with Mirostat", { mirostat: 2 }],
+];
+
+const OTHER: Case[] = [
   ["locally typical sampling", { typical_p: 0.2 }],
   ["XTC", { xtc_probability: 1, xtc_threshold: 0.05 }],
   ["a repetition penalty", { repeat_penalty: 1.4, repeat_last_n: 64 }],
@@ -53,8 +48,7 @@ describe("a request of temperature 0", () => {
     plain = await ask({});
   });
 
-  it.each(GREEDY)("gets what the samplers choose: %s", async (name) => {
-    const options = GREEDY_OPTIONS[name];
+  it.each(GREEDY)("gets what the samplers choose: %s", async (_, options) => {
     const sampled = await ask({ ...options, n_probs: 1 });
     expect((await ask(options)).map(visible)).toEqual(sampled.map(visible));
     expect(sampled.map(visible)).toEqual(plain.map(visible));
