@@ -1458,6 +1458,14 @@ static void test_hold(test_state & t) {
     // a link whose peer goes holds nothing for the next one
     l.step(1, { 45 });
     t.check(peer.next(100).is_null(), "hold: one more waits");
+
+    // the I/O thread, awake for another reason, leaves it where it is
+    {
+        test_peer second(l.path());
+        t.equal(second.next_type(), "error busy", "hold: a second peer is turned away");
+    }
+    t.check(peer.next(100).is_null(), "hold: it waits still");
+
     peer.hang_up();
     t.check(wait_until([&]() { return !l.link.connected(); }), "hold: gone");
     test_peer next(l.path());

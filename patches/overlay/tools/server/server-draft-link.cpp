@@ -189,7 +189,7 @@ void server_draft_link::run() {
             fds[n++] = { fd_wake[0], POLLIN, 0 };
             fds[n++] = { fd_listen,  (short) (t_wait > 0 ? 0 : POLLIN), 0 };
             if (fd_peer >= 0) {
-                const short ev = POLLIN | (out_off < out.size() ? POLLOUT : 0);
+                const short ev = POLLIN | (out_off < out.size() - out_held ? POLLOUT : 0);
                 fds[n++] = { fd_peer, ev, 0 };
             }
         }
@@ -222,7 +222,7 @@ void server_draft_link::run() {
             bool can_send = true;
             if (fds[2].revents & POLLOUT) {
                 std::lock_guard<std::mutex> lock(mutex);
-                const ssize_t n_sent = send(fd_peer, out.data() + out_off, out.size() - out_off, MSG_NOSIGNAL | MSG_DONTWAIT);
+                const ssize_t n_sent = send(fd_peer, out.data() + out_off, out.size() - out_held - out_off, MSG_NOSIGNAL | MSG_DONTWAIT);
                 if (n_sent > 0) {
                     out_off += n_sent;
                 } else if (n_sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
@@ -282,6 +282,7 @@ void server_draft_link::accept_peer() {
     peer_top_k = 0;
     out.clear();
     out_off    = 0;
+    out_held   = 0;
     send_hello();
 }
 
@@ -334,6 +335,7 @@ void server_draft_link::close_peer(const std::string & why) {
         seq_asked   = 0;
         out.clear();
         out_off     = 0;
+        out_held    = 0;
         drafts.clear();
         sleeps.clear();
     }
@@ -363,8 +365,10 @@ void server_draft_link::send_locked(const std::vector<uint8_t> & frame, bool hol
     }
     out.insert(out.end(), frame.begin(), frame.end());
     if (hold) {
+        out_held += frame.size();
         return;
     }
+    out_held = 0;
 
     const ssize_t n = send(fd_peer, out.data() + out_off, out.size() - out_off, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (n > 0) {

@@ -173,6 +173,7 @@ private:
     int32_t                 peer_top_k  = 0;
     std::vector<uint8_t>    out;                 // bytes that the socket did not take yet
     size_t                  out_off     = 0;
+    size_t                  out_held    = 0;     // bytes at the end of `out` that wait for the next frame
     int64_t                 seq         = 0;
     int64_t                 seq_asked   = 0;     // 0: nothing is awaited
     bool                    answered    = false;
