@@ -42,7 +42,10 @@ async function readOn(signal: AbortSignal): Promise<number> {
   let times = 0;
   try {
     for (; !signal.aborted; times++) {
-      await loadFloor({ corpora: [{ file, weight: 1 }], topK: 12, bound: BOUND }, signal);
+      await loadFloor(
+        { corpora: [{ file, weight: 1 }], topK: 12, bound: BOUND },
+        { signal, background: true },
+      );
     }
   } catch (error) {
     if (!signal.aborted) throw error;

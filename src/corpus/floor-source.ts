@@ -1,11 +1,11 @@
 /**
- * Reads the corpora of a model in a process of its own, at low priority, and hands back their floor: serving neither waits for it nor
+ * Reads the corpora of a model in a process of its own and hands back their floor: serving neither waits for it nor
  * shares a heap with it, and whatever DuckDB took is given back when it ends.
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { spawnGroup } from "../engine/child.ts";
-import { findProgram } from "../engine/tools.ts";
+import { atLowPriority } from "../engine/low-priority.ts";
 import { AdedError, messageOf } from "../errors.ts";
 import type { FloorAnswer, FloorRequest } from "./floor-messages.ts";
 
@@ -14,14 +14,23 @@ export interface LoadedFloor extends FloorAnswer {
   buffer: SharedArrayBuffer;
 }
 
+export interface LoadOptions {
+  /** Aborting ends the process. */
+  signal?: AbortSignal;
+  /** At the lowest priority, as beside an engine that serves: with all cores busy it gets one or two hundredths of one. @default false */
+  background?: boolean;
+}
+
 /** How long a process that was told to end may take, ms. */
 const GRACE_MS = 500;
 
 /**
- * @param signal aborting ends the process
  * @throws AdedError ADED_CORPUS that names the corpus and what is wrong with it; the signal's reason when aborted
  */
-export async function loadFloor(request: FloorRequest, signal?: AbortSignal): Promise<LoadedFloor> {
+export async function loadFloor(
+  request: FloorRequest,
+  { signal, background = false }: LoadOptions = {},
+): Promise<LoadedFloor> {
   signal?.throwIfAborted();
   for (const { file } of request.corpora) {
     if (existsSync(file)) continue;
@@ -29,9 +38,10 @@ export async function loadFloor(request: FloorRequest, signal?: AbortSignal): Pr
       hint: "check the path (relative ones start at the config file), or make one with: npx aded corpus build",
     });
   }
-  const program = [process.execPath, fileURLToPath(new URL("./floor-process-boot.mjs", import.meta.url))];
-  const [command, ...args] = findProgram("nice") === undefined ? program : ["nice", "-n", "19", ...program];
-  const child = spawnGroup(command, [...args, JSON.stringify(request)], {
+  const program = fileURLToPath(new URL("./floor-process-boot.mjs", import.meta.url));
+  const reading: [string, ...string[]] = [process.execPath, program, JSON.stringify(request)];
+  const [command, ...args] = background ? atLowPriority(...reading) : reading;
+  const child = spawnGroup(command, args, {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, UV_THREADPOOL_SIZE: "1" },
   });

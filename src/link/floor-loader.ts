@@ -89,7 +89,10 @@ export class FloorLoader {
   async #load(): Promise<void> {
     const { corpora, topK = 12, bound, log, onEnd } = this.#options;
     try {
-      this.#floor = await loadFloor({ corpora: [...corpora], topK, bound }, this.#abort.signal);
+      this.#floor = await loadFloor(
+        { corpora: [...corpora], topK, bound },
+        { signal: this.#abort.signal, background: true },
+      );
       this.#state = "used";
       const { rows, bytes, dropped, seconds } = this.#floor;
       log.info(

@@ -84,6 +84,19 @@ describe("what an engine measures at start", () => {
     },
     SETUP_MS,
   );
+
+  it(
+    "batches are compared beyond 512 cells too: there, stock attention sums a single token's values in another order",
+    async () => {
+      const running = await started(["--no-batch-invariant", "-c", "1024"]);
+      const status = await running.proxy.get<ProxyStatus>("/aded/status");
+      const { exactness } = Object.values(status.models)[0];
+      expect(exactness?.tested.length).toBeGreaterThan(0);
+      expect(exactness?.exact).toEqual([]);
+      expect(exactness?.near_tie).toBeGreaterThan(0);
+    },
+    SETUP_MS,
+  );
 });
 
 describe("batches that are not trusted", () => {

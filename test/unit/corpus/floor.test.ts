@@ -222,7 +222,10 @@ describe("reading corpora in a process of its own", () => {
 
   it("ends when it is aborted", async () => {
     const abort = new AbortController();
-    const loading = loadFloor(request([await makeCorpus(folder, "slow.parquet", [wide]), 1]), abort.signal);
+    const loading = loadFloor(request([await makeCorpus(folder, "slow.parquet", [wide]), 1]), {
+      signal: abort.signal,
+      background: true,
+    });
     abort.abort(new Error("enough"));
     await expect(loading).rejects.toThrow("enough");
   });

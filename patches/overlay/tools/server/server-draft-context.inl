@@ -68,7 +68,8 @@
         // batches of all sizes that drafts come in, so that none waits for its graph
         llama_set_graph_cache(ctx_tgt, draft_graph_tokens);
 
-        const auto measures = server_draft_measure(ctx_tgt, std::min<int32_t>(64, tree_n_max + 1), params_base.draft_measures, draft_measures_key(info));
+        const auto measures = server_draft_measure(ctx_tgt, std::min<int32_t>(64, tree_n_max + 1), draft_kernels_exact() ? DRAFT_LONG_US : DRAFT_LONG_STOCK_US,
+                params_base.draft_measures, draft_measures_key(info));
 
         info.cost_n   = measures.cost_n;
         info.cost_us  = measures.cost_us;
@@ -95,7 +96,7 @@
 
     // what the measurements depend on
     std::string draft_measures_key(const server_draft_info & info) const {
-        std::string res = string_format("%s %llu %llu %s; build %s; %s; threads %d %d, types %s %s, fa %d, invariant %d, gpu layers %d, batch %u %u, slots %d %d",
+        std::string res = string_format("2; %s %llu %llu %s; build %s; %s; threads %d %d, types %s %s, fa %d, invariant %d, gpu layers %d, batch %u %u, slots %d %d",
                 info.model.c_str(), (unsigned long long) llama_model_size(model_tgt), (unsigned long long) llama_model_n_params(model_tgt), info.vocab_hash.c_str(),
                 llama_build_info(), llama_print_system_info(), params_base.cpuparams.n_threads, params_base.cpuparams_batch.n_threads,
                 ggml_type_name(params_base.cache_type_k), ggml_type_name(params_base.cache_type_v), (int) params_base.flash_attn_type, params_base.batch_invariant,
@@ -106,10 +107,13 @@
         return res;
     }
 
+    // whether the kernels are made to give the same results in batches of all sizes
+    bool draft_kernels_exact() const { return params_base.batch_invariant != 0 && !llama_supports_gpu_offload(); }
+
     // batches whose results are not those of single tokens: keep to the widths that are exact, or, where none is, do not trust close logits
     void draft_init_exact(const server_draft_measures & measures, server_draft_info & info) {
         // note: what there was no time to test is exact if the kernels are made for that and what was tested is exact
-        const bool by_kernels = params_base.batch_invariant != 0 && !llama_supports_gpu_offload() && !measures.tested_n.empty();
+        const bool by_kernels = draft_kernels_exact() && !measures.tested_n.empty();
         const bool all_exact  = by_kernels ? measures.exact_n.size() == measures.tested_n.size() : measures.exact_up_to(std::min(64, tree_n_max + 1));
 
         if (params_base.draft_width > 0) {
@@ -132,6 +136,10 @@
             SRV_INF("a batch changes logits: where the first two are closer than %.2e, a draft is not trusted\n", draft_margin);
         }
     }
+
+    // for a comparison at a long context, once per model and machine: kernels that are made for it are believed where it takes long
+    static constexpr int64_t DRAFT_LONG_US       =  1000000;
+    static constexpr int64_t DRAFT_LONG_STOCK_US = 60000000;
 
     // fewer exact tokens than this in a batch are not worth keeping to
     static constexpr int32_t DRAFT_WIDTH_MIN = 2;

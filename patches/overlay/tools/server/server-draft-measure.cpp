@@ -26,8 +26,12 @@ using json = nlohmann::ordered_json;
 static const int32_t SIZES[] = { 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64 };
 
 static constexpr int64_t COST_US  = 1000000; // for the cost
-static constexpr int64_t EXACT_US = 1000000; // for the comparison
+static constexpr int64_t EXACT_US = 1000000; // for the comparison, after each of two contexts
 static constexpr int32_t N_ROUNDS = 24;
+
+// the contexts after which batches are compared: some kernels work otherwise from 512 cells on (ggml-cpu/ops.cpp, split-KV attention)
+static constexpr int32_t N_SHORT = 24;
+static constexpr int32_t N_LONG  = 544;
 
 // entries kept in the file
 static constexpr size_t  N_KEEP    = 32;
@@ -136,24 +140,49 @@ static void measure_cost(llama_context * ctx, llama_batch & batch, const std::ve
     server_draft_cost_fit(samples, res.cost_n, res.cost_us);
 }
 
-// the logits of batches of n tokens beside those of one-by-one decoding, after the same short context
-static void measure_exact(llama_context * ctx, llama_batch & batch, const std::vector<llama_token> & tokens, int32_t n_max, server_draft_measures & res) {
-    static constexpr int32_t N_TOP = 16;
+// the sum of the squares of the noise that batches put on the difference of two of the largest logits
+struct noise_sum {
+    double  sum2 = 0.0;
+    int64_t n    = 0;
 
-    // note: where the context is short, both are
-    const int32_t n_ctx     = llama_n_ctx_seq(ctx);
-    const int32_t n_context = std::min(24, n_ctx/2);
+    // x: logits from a batch, y: those of a single token
+    void add(const float * x, const std::vector<float> & y) {
+        static constexpr int32_t N_TOP = 16;
 
-    n_max = std::min(n_max, n_ctx - n_context);
+        std::vector<int32_t> top(y.size());
+        for (size_t t = 0; t < top.size(); ++t) {
+            top[t] = t;
+        }
+        const int32_t n_top = std::min<int32_t>(N_TOP, y.size());
+        std::partial_sort(top.begin(), top.begin() + n_top, top.end(), [&](int32_t a, int32_t b) { return y[a] > y[b]; });
+        for (int32_t t = 1; t < n_top; ++t) {
+            const double d = ((double) x[top[t]] - x[top[0]]) - ((double) y[top[t]] - y[top[0]]);
+            if (std::isfinite(d)) {
+                sum2 += d*d;
+                n++;
+            }
+        }
+    }
+};
 
-    const int64_t t_start = ggml_time_us();
+// the logits of batches of n tokens beside those of one-by-one decoding, after the same n_context tokens
+// tested, exact: the sizes n that were compared, and those whose logits are the same
+static void measure_exact(llama_context * ctx, llama_batch & batch, const std::vector<llama_token> & tokens, int32_t n_context, int32_t n_max,
+        std::vector<int32_t> & tested, std::vector<int32_t> & exact, noise_sum & noise) {
     auto * mem = llama_get_memory(ctx);
 
     const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
 
-    const auto context = [&]() {
+    // note: not every kind of memory can go back to where it was
+    const auto context = [&](bool again) {
+        if (again && llama_memory_seq_rm(mem, 0, n_context, -1)) {
+            return true;
+        }
+        if (again && n_context > N_SHORT) {
+            return false;
+        }
         llama_memory_clear(mem, true);
-        const int32_t n_batch = llama_n_batch(ctx);
+        const int32_t n_batch = std::min<int32_t>(64, llama_n_batch(ctx));
         for (int32_t i = 0; i < n_context; i += n_batch) {
             if (!decode(ctx, batch, tokens, i, std::min(n_batch, n_context - i), false)) {
                 return false;
@@ -162,9 +191,11 @@ static void measure_exact(llama_context * ctx, llama_batch & batch, const std::v
         return true;
     };
 
-    if (n_max < 2 || !context()) {
+    if (n_max < 2 || !context(false)) {
         return;
     }
+
+    const int64_t t_start = ggml_time_us();
 
     // one by one, for half of the time
     std::vector<std::vector<float>> single;
@@ -176,9 +207,6 @@ static void measure_exact(llama_context * ctx, llama_batch & batch, const std::v
         single.emplace_back(logits, logits + n_vocab);
     }
 
-    double  sum2 = 0.0;
-    int64_t n_sum = 0;
-
     for (const int32_t n : SIZES) {
         if (n == 1) {
             continue;
@@ -186,39 +214,51 @@ static void measure_exact(llama_context * ctx, llama_batch & batch, const std::v
         if (n > (int32_t) single.size() || (n > 4 && ggml_time_us() - t_start > EXACT_US)) {
             break;
         }
-        if (!context() || !decode(ctx, batch, tokens, n_context, n)) {
+        if (!context(true) || !decode(ctx, batch, tokens, n_context, n)) {
             break;
         }
-        bool exact = true;
+        bool same = true;
         for (int32_t i = 0; i < n; ++i) {
             const float * x = llama_get_logits_ith(ctx, i);
-            const auto &  y = single[i];
-            if (memcmp(x, y.data(), n_vocab*sizeof(float)) == 0) {
-                continue;
-            }
-            exact = false;
-
-            // the noise between the first and each of those after it
-            std::vector<int32_t> top(n_vocab);
-            for (int32_t t = 0; t < n_vocab; ++t) {
-                top[t] = t;
-            }
-            const int32_t n_top = std::min(N_TOP, n_vocab);
-            std::partial_sort(top.begin(), top.begin() + n_top, top.end(), [&](int32_t a, int32_t b) { return y[a] > y[b]; });
-            for (int32_t t = 1; t < n_top; ++t) {
-                const double d = ((double) x[top[t]] - x[top[0]]) - ((double) y[top[t]] - y[top[0]]);
-                if (std::isfinite(d)) {
-                    sum2 += d*d;
-                    n_sum++;
-                }
+            if (memcmp(x, single[i].data(), n_vocab*sizeof(float)) != 0) {
+                same = false;
+                noise.add(x, single[i]);
             }
         }
-        res.tested_n.push_back(n);
-        if (exact) {
-            res.exact_n.push_back(n);
+        tested.push_back(n);
+        if (same) {
+            exact.push_back(n);
         }
     }
-    res.noise = n_sum > 0 ? std::sqrt(sum2/n_sum) : 0.0f;
+}
+
+// long_us: the most time that the long context may take
+static void measure_exact(llama_context * ctx, llama_batch & batch, const std::vector<llama_token> & tokens, int32_t n_max, int64_t long_us, server_draft_measures & res) {
+    const int32_t n_ctx = llama_n_ctx_seq(ctx);
+
+    noise_sum noise;
+
+    // note: where the context is short, both are
+    const int32_t n_short = std::min(N_SHORT, n_ctx/2);
+    measure_exact(ctx, batch, tokens, n_short, std::min(n_max, n_ctx - n_short), res.tested_n, res.exact_n, noise);
+
+    const bool has_time = !res.cost_n.empty() && (double) res.cost_us.back()/res.cost_n.back()*N_LONG <= long_us;
+    if (has_time && n_ctx >= N_LONG + 2) {
+        std::vector<int32_t> tested;
+        std::vector<int32_t> exact;
+        measure_exact(ctx, batch, tokens, N_LONG, std::min(n_max, n_ctx - N_LONG), tested, exact, noise);
+        if (!tested.empty()) {
+            // after both, or not at all
+            const auto keep = [](std::vector<int32_t> & v, const std::vector<int32_t> & in) {
+                v.erase(std::remove_if(v.begin(), v.end(), [&](int32_t n) { return std::find(in.begin(), in.end(), n) == in.end(); }), v.end());
+            };
+            keep(res.tested_n, tested);
+            keep(res.exact_n,  tested);
+            keep(res.exact_n,  exact);
+        }
+    }
+
+    res.noise = noise.n > 0 ? std::sqrt(noise.sum2/noise.n) : 0.0f;
 }
 
 static json read_file(const std::string & file) {
@@ -338,7 +378,7 @@ static bool outdated(llama_context * ctx, llama_batch & batch, const std::vector
     return false;
 }
 
-server_draft_measures server_draft_measure(llama_context * ctx, int32_t n_max, const std::string & file, const std::string & key) {
+server_draft_measures server_draft_measure(llama_context * ctx, int32_t n_max, int64_t long_us, const std::string & file, const std::string & key) {
     server_draft_measures res;
 
     const int64_t t_start = ggml_time_us();
@@ -347,7 +387,7 @@ server_draft_measures server_draft_measure(llama_context * ctx, int32_t n_max, c
 
     // tokens by chance, always the same ones
     std::mt19937 rng(1);
-    std::vector<llama_token> tokens(96);
+    std::vector<llama_token> tokens(N_LONG + 64);
     const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(llama_get_model(ctx)));
     for (auto & t : tokens) {
         t = rng() % n_vocab;
@@ -359,7 +399,7 @@ server_draft_measures server_draft_measure(llama_context * ctx, int32_t n_max, c
     if (!cached) {
         res = {};
         measure_cost (ctx, batch, tokens, n_max, res);
-        measure_exact(ctx, batch, tokens, n_max, res);
+        measure_exact(ctx, batch, tokens, n_max, long_us, res);
         if (!file.empty() && !res.cost_n.empty() && !server_draft_measures_save(file, key, res)) {
             DRM_WRN("cannot write %s\n", file.c_str());
         }

@@ -27,10 +27,11 @@ struct server_draft_measures {
     int32_t exact_max() const;
 };
 
-// both measurements, bounded to about two seconds together; n_max: most tokens of one batch
+// both measurements, bounded to about three seconds together, and the time for a long context
+// n_max: most tokens of one batch; long_us: batches are compared after a long context, too, unless it takes more time than this
 // file: results of earlier starts, by key; empty: none. a file that cannot be read is made anew
 // leaves the memory of the context empty
-server_draft_measures server_draft_measure(struct llama_context * ctx, int32_t n_max, const std::string & file, const std::string & key);
+server_draft_measures server_draft_measure(struct llama_context * ctx, int32_t n_max, int64_t long_us, const std::string & file, const std::string & key);
 
 // parts of it, for tests
 
