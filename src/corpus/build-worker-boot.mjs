@@ -1,6 +1,6 @@
-// Lets the counting workers run TypeScript. `--import tsx` in a worker's execArgv has no effect on Node 20, so the
-// loader is registered from inside the thread.
-import { register } from "tsx/esm/api";
+// Lets the counting workers run TypeScript. `--import tsx` in a worker's execArgv has no effect on Node 20, so that is done inside the
+// thread.
+import { runTypeScript } from "../typescript.mjs";
 
-register();
+await runTypeScript();
 await import("./build-worker.ts");

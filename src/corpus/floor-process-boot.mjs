@@ -1,5 +1,5 @@
 // Lets the process that reads corpora run TypeScript.
-import { register } from "tsx/esm/api";
+import { runTypeScript } from "../typescript.mjs";
 
-register();
+await runTypeScript();
 await import("./floor-process.ts");
