@@ -30,10 +30,14 @@ if (file === undefined) {
 }
 const client = new ChatClient(values.url, {});
 const maxTokens = Number(values["max-tokens"]);
+/** Whether somebody is being answered, as the server's proxy tells those who read for it. */
+let asked = false;
 
 /** Times between tokens of one answer, ms. Without drafts: each token is a step. */
 async function gaps(): Promise<number[]> {
+  asked = true;
   const { gapsMs } = await client.chat({ text: QUESTION, arm: "off", maxTokens, temperature: 0, seed: 1 });
+  asked = false;
   return gapsMs;
 }
 
@@ -44,7 +48,7 @@ async function readOn(signal: AbortSignal): Promise<number> {
     for (; !signal.aborted; times++) {
       await loadFloor(
         { corpora: [{ file, weight: 1 }], topK: 12, bound: BOUND },
-        { signal, background: true },
+        { signal, busy: () => asked },
       );
     }
   } catch (error) {

@@ -18,7 +18,7 @@ import { DraftingHost } from "./link/host.ts";
 import { type Log, recentLines } from "./log.ts";
 import { createMetrics } from "./metrics.ts";
 import type { ModelConfig } from "./options.ts";
-import { createProxy, type ProxyUpdate } from "./proxy/app.ts";
+import { type AdedProxy, createProxy, type ProxyUpdate } from "./proxy/app.ts";
 import { modelRoutes } from "./proxy/model-routes.ts";
 import type { ProxyModel } from "./proxy/models.ts";
 import { Fleet, preloaded } from "./swap/fleet.ts";
@@ -77,7 +77,7 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
   const { host, port } = config.listen;
   // an engine takes minutes to build: a port that is taken is better known before
   await checkPort(host, port);
-  const launcher = new Launcher(config, options);
+  const launcher = new Launcher(config, options, () => proxy.running > 0);
   await launcher.prepare(config);
   signal?.throwIfAborted();
 
@@ -87,7 +87,7 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
     log,
     events: { changed: metrics.swapped, refused: metrics.refused },
   });
-  const proxy = createProxy({
+  const proxy: AdedProxy = createProxy({
     ...proxySettings(config),
     models: proxyModels(fleet, config),
     version: programVersion(),
@@ -212,13 +212,16 @@ export async function serve(config: LoadedConfig, options: ServeOptions): Promis
 class Launcher {
   config: LoadedConfig;
   readonly #options: ServerOptions;
+  readonly #busy: () => boolean;
   readonly #guard: MemoryGuard;
   readonly #drafted = new Map<string, Drafted>();
   #serverPath?: string;
 
-  constructor(config: LoadedConfig, options: ServerOptions) {
+  /** @param busy whether somebody is being answered */
+  constructor(config: LoadedConfig, options: ServerOptions, busy: () => boolean) {
     this.config = config;
     this.#options = options;
+    this.#busy = busy;
     this.#guard = new MemoryGuard({ reserve: config.swap.memory_reserve });
   }
 
@@ -264,7 +267,8 @@ class Launcher {
       log,
       output: context.output,
     });
-    const drafted: Drafted = { name, settings, engine, base, record: this.#recordOf(name) };
+    const busy = this.#busy;
+    const drafted: Drafted = { name, settings, engine, base, busy, record: this.#recordOf(name) };
     engine.on("state", () => this.#guard.settle(name));
     waitForDrafting(drafted, log);
     this.#drafted.set(name, drafted);
@@ -302,6 +306,8 @@ interface Drafted {
   engine: Engine;
   /** Where relative paths start. */
   base?: string;
+  /** Whether somebody is being answered. */
+  busy: () => boolean;
   drafting?: DraftingHost;
   /** File that its steps are recorded into. */
   record?: string;
@@ -322,7 +328,7 @@ function waitForDrafting(model: Drafted, log: Log): void {
 }
 
 function startDrafting(model: Drafted, log: Log): void {
-  const { name, engine, settings } = model;
+  const { name, engine, settings, busy } = model;
   const socketPath = engine.draftSocket;
   if (model.drafting !== undefined || socketPath === undefined || !settings.drafts.enabled) return;
   const {
@@ -337,7 +343,7 @@ function startDrafting(model: Drafted, log: Log): void {
   model.drafting = new DraftingHost({
     socketPath,
     topK,
-    corpora: { corpora: corporaOf(model), topK: settings.top_k },
+    corpora: { corpora: corporaOf(model), topK: settings.top_k, busy },
     drafter: {
       maxNodes,
       fixedNodes: fixed_nodes === 0 ? undefined : fixed_nodes,

@@ -8,6 +8,7 @@ import { spawnGroup } from "../engine/child.ts";
 import { atLowPriority } from "../engine/low-priority.ts";
 import { AdedError, messageOf } from "../errors.ts";
 import type { FloorAnswer, FloorRequest } from "./floor-messages.ts";
+import { pauseWhile } from "./pauses.ts";
 
 export interface LoadedFloor extends FloorAnswer {
   /** For `FloorTable`. */
@@ -17,8 +18,8 @@ export interface LoadedFloor extends FloorAnswer {
 export interface LoadOptions {
   /** Aborting ends the process. */
   signal?: AbortSignal;
-  /** At the lowest priority, as beside an engine that serves: with all cores busy it gets one or two hundredths of one. @default false */
-  background?: boolean;
+  /** Whether somebody is being answered: reading is done at low priority then, and mostly stands still (pauses.ts). @default it goes on */
+  busy?: () => boolean;
 }
 
 /** How long a process that was told to end may take, ms. */
@@ -29,7 +30,7 @@ const GRACE_MS = 500;
  */
 export async function loadFloor(
   request: FloorRequest,
-  { signal, background = false }: LoadOptions = {},
+  { signal, busy }: LoadOptions = {},
 ): Promise<LoadedFloor> {
   signal?.throwIfAborted();
   for (const { file } of request.corpora) {
@@ -40,12 +41,14 @@ export async function loadFloor(
   }
   const program = fileURLToPath(new URL("./floor-process-boot.mjs", import.meta.url));
   const reading: [string, ...string[]] = [process.execPath, program, JSON.stringify(request)];
-  const [command, ...args] = background ? atLowPriority(...reading) : reading;
+  const [command, ...args] = busy === undefined ? reading : atLowPriority(...reading);
   const child = spawnGroup(command, args, {
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, UV_THREADPOOL_SIZE: "1" },
   });
+  const goOn = child.pid !== undefined && busy !== undefined ? pauseWhile(child.pid, busy) : () => {};
   const stop = (): void => {
+    goOn();
     child.kill("SIGTERM");
     setTimeout(() => child.kill("SIGKILL"), GRACE_MS).unref();
   };
@@ -72,6 +75,7 @@ export async function loadFloor(
     if (error instanceof AdedError) throw error;
     throw new AdedError("ADED_CORPUS", `can't read the corpora: ${messageOf(error)}`, { cause: error });
   } finally {
+    goOn();
     signal?.removeEventListener("abort", stop);
   }
 }

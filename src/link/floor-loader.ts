@@ -12,6 +12,8 @@ export interface CorporaOptions {
   corpora: readonly WeightedCorpus[];
   /** Successors kept per row. @default 12 */
   topK?: number;
+  /** Whether somebody is being answered. @default nobody ever */
+  busy?: () => boolean;
 }
 
 /** Share of the matrix's memory that corpora may take. */
@@ -87,11 +89,11 @@ export class FloorLoader {
   }
 
   async #load(): Promise<void> {
-    const { corpora, topK = 12, bound, log, onEnd } = this.#options;
+    const { corpora, topK = 12, busy = () => false, bound, log, onEnd } = this.#options;
     try {
       this.#floor = await loadFloor(
         { corpora: [...corpora], topK, bound },
-        { signal: this.#abort.signal, background: true },
+        { signal: this.#abort.signal, busy },
       );
       this.#state = "used";
       const { rows, bytes, dropped, seconds } = this.#floor;

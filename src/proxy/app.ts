@@ -95,6 +95,8 @@ export interface ListenOptions {
 
 export interface AdedProxy {
   readonly server: Server;
+  /** Requests that an engine is answering. */
+  readonly running: number;
   /** Resolves with the address. @throws AdedError ADED_CONFIG (not loopback and no keys), ADED_PORT_TAKEN */
   listen(options: ListenOptions): Promise<{ host: string; port: number; url: string }>;
   /** Takes over other settings; requests that are being answered keep theirs. @throws AdedError ADED_CONFIG, with all as it was */
@@ -193,7 +195,7 @@ class ProxyServer implements AdedProxy {
       routes: options.routes,
       liveAb: this.#liveAb,
       gate: options.gate,
-      running: () => this.#connections.running,
+      running: () => this.running,
       draining: () => this.#connections.draining,
     });
     this.server.on("request", (request, response) => this.#handle(request, response));
@@ -201,6 +203,10 @@ class ProxyServer implements AdedProxy {
     this.server.on("upgrade", (request, socket, head) =>
       this.#handleUpgrade(request, socket as Socket, head),
     );
+  }
+
+  get running(): number {
+    return this.#connections.running;
   }
 
   async listen({

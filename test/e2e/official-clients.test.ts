@@ -1,11 +1,11 @@
-/** The clients that people use, from OpenAI and Anthropic: through the proxy they get what they get from the engine itself. */
-import { connect, createServer, type Server } from "node:net";
+/** The clients that people use, of npm, from OpenAI and Anthropic: through the proxy they get what they get from the engine itself. */
 import { setTimeout as delay } from "node:timers/promises";
 import Anthropic from "@anthropic-ai/sdk";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import OpenAI from "openai";
 import { EXACT } from "./support/exact.ts";
 import { SETUP_MS, type Stack, startStack } from "./support/stack.ts";
+import { type Bridge, masked, openBridge } from "./support/ways.ts";
 
 const QUESTION = [{ role: "user" as const, content: "Name three colours of the rainbow." }];
 const PLAIN = { temperature: 0, seed: 1 };
@@ -15,59 +15,25 @@ const WEATHER = {
   required: ["city", "days"],
   additionalProperties: false,
 };
-/** What of the prompt the cache held, as Anthropic tells it: the second to ask finds what the first one left. */
-const CACHE = ["input_tokens", "cache_read_input_tokens"];
-/** What tells of this very request: ids, times, what the cache held, how long it took. */
-const OWN = new Set([
-  "id",
-  "created",
-  "created_at",
-  "completed_at",
-  "timings",
-  "cached_tokens",
-  "item_id",
-  ...CACHE,
-]);
-
 let stack: Stack;
-let bridge: Server;
+let bridge: Bridge;
 /** Through the proxy, and straight to the engine. */
 let ways: Record<"proxy" | "engine", { openai: OpenAI; anthropic: Anthropic }>;
 
 beforeAll(async () => {
   stack = await startStack(EXACT);
-  // the engine listens on a Unix socket, of which these clients know nothing
-  bridge = createServer((client) => {
-    const engine = connect(stack.engine.address.socketPath as string);
-    for (const socket of [client, engine]) socket.on("error", () => undefined);
-    client.on("close", () => engine.destroy());
-    engine.on("close", () => client.destroy());
-    client.pipe(engine).pipe(client);
-  });
-  await new Promise<void>((resolve) => bridge.listen(0, "127.0.0.1", resolve));
-  const { port } = bridge.address() as { port: number };
+  bridge = await openBridge(stack);
   const clients = (url: string): { openai: OpenAI; anthropic: Anthropic } => ({
     openai: new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 }),
     anthropic: new Anthropic({ baseURL: url, apiKey: "none", maxRetries: 0 }),
   });
-  ways = { proxy: clients(stack.url), engine: clients(`http://127.0.0.1:${port}`) };
+  ways = { proxy: clients(stack.url), engine: clients(bridge.url) };
 }, SETUP_MS);
 
 afterAll(async () => {
   bridge?.close();
   await stack?.stop();
 });
-
-/** The same with what is a request's own left out. */
-function masked(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(masked);
-  if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(
-    Object.entries(value)
-      .filter(([key]) => !OWN.has(key))
-      .map(([key, part]) => [key, masked(part)]),
-  );
-}
 
 /** Both ways, one after the other; they must agree. @returns what came through the proxy */
 async function both<T>(ask: (way: { openai: OpenAI; anthropic: Anthropic }) => PromiseLike<T>): Promise<T> {

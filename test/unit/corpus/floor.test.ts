@@ -224,7 +224,7 @@ describe("reading corpora in a process of its own", () => {
     const abort = new AbortController();
     const loading = loadFloor(request([await makeCorpus(folder, "slow.parquet", [wide]), 1]), {
       signal: abort.signal,
-      background: true,
+      busy: () => true,
     });
     abort.abort(new Error("enough"));
     await expect(loading).rejects.toThrow("enough");
