@@ -1,5 +1,6 @@
 /** An A/B report as a table for the terminal, as Markdown, and its samples as CSV. */
 
+import { blockSize } from "./ab.ts";
 import type { AbReport, ArmReport } from "./ab-report.ts";
 import type { AbSample } from "./ab-sample.ts";
 import type { RatioReport } from "./ratio.ts";
@@ -107,9 +108,10 @@ function sourceRows({ drafts }: AbReport): Row[] {
 
 /** How the requests came. */
 function loadOf({ options }: AbReport): string {
-  if (options.rate !== undefined)
-    return `${options.rate} requests/s (Poisson), blocks of ${options.block ?? 16}`;
-  return `${options.concurrency} at once`;
+  const { rate, concurrency } = options;
+  const load = rate === undefined ? `${concurrency} at once` : `${rate} requests/s (Poisson)`;
+  const size = blockSize(options);
+  return size === 1 ? load : `${load}, blocks of ${size}`;
 }
 
 function armLines({ options, environment }: AbReport): string[] {

@@ -45,7 +45,7 @@ export interface AbOptions {
   clock?: "engine" | "client";
   /** Requests per second on average, arriving as a Poisson process, however many still run; undefined: `concurrency` at once. */
   rate?: number;
-  /** Requests of one arm in a row when `rate` is given. @default 16 */
+  /** Requests of one arm in a row. @default with `rate` 16; one by one 1; several at once: four times as many */
   block?: number;
   arms?: Record<Arm, ArmSpec>;
 }
@@ -82,15 +82,26 @@ export interface AbHooks {
 /** That many blocks in a row without one answer end the run. */
 const GIVE_UP_AFTER = 3;
 const DEFAULT_BLOCK = 16;
+/**
+ * Rounds of a block in which several requests run at once, one following as soon as another ends. With a single round the slowest
+ * request would decide: texts of unequal speed leave slots idle, which no server under load does.
+ */
+const ROUNDS = 4;
 
 interface Planned {
   prompt: BenchPrompt;
   repeat: number;
 }
 
-/** The requests of one arm of a block: when each is sent, ms after the first, and how many may run at once. */
-interface Arrivals {
-  atMs: readonly number[];
+/** Requests of one arm in a row. */
+export function blockSize({
+  rate,
+  block,
+  concurrency,
+}: Pick<AbOptions, "rate" | "block" | "concurrency">): number {
+  if (block !== undefined) return block;
+  if (rate !== undefined) return DEFAULT_BLOCK;
+  return concurrency === 1 ? 1 : ROUNDS * concurrency;
 }
 
 /** Pairs that a run consists of, unless it stops early. */
@@ -114,7 +125,7 @@ export async function runAb(
   for (let repeat = 0; repeat < options.repeat; repeat++) {
     for (const prompt of options.prompts) planned.push({ prompt, repeat });
   }
-  const size = options.rate === undefined ? options.concurrency : (options.block ?? DEFAULT_BLOCK);
+  const size = blockSize(options);
   const firstArms = balancedArms(Math.ceil(planned.length / size), options.seed);
   const total = planned.length * 2;
   const busy: Record<Arm, number> = { on: 0, off: 0, ...resume?.busy_ms };
@@ -141,7 +152,7 @@ export async function runAb(
         samples.push(...(kept as AbSample[]));
         onProgress?.({ done: samples.length, total });
       } else {
-        const arrivals = arrivalsOf(block.length, options, i);
+        const arrivals = options.rate === undefined ? undefined : arrivalsOf(block.length, options, i);
         const arms: Arm[] = firstArm === "on" ? ["on", "off"] : ["off", "on"];
         let answered = 0;
         let lastError = "";
@@ -194,9 +205,8 @@ function balancedArms(blocks: number, seed: number): Arm[] {
   return new Random(seed).shuffle(arms);
 }
 
-/** The same for both arms of a block. Times between arrivals of a Poisson process are exponentially distributed. */
-function arrivalsOf(count: number, { rate, seed }: AbOptions, block: number): Arrivals {
-  if (rate === undefined) return { atMs: new Array<number>(count).fill(0) };
+/** When each request of a block is sent, ms after the first; the same for both arms. Times between arrivals of a Poisson process are exponentially distributed. */
+function arrivalsOf(count: number, { rate = 1, seed }: AbOptions, block: number): number[] {
   const random = new Random(seed * 7919 + block);
   const atMs: number[] = [];
   let at = 0;
@@ -204,7 +214,7 @@ function arrivalsOf(count: number, { rate, seed }: AbOptions, block: number): Ar
     atMs.push(at);
     at += (-Math.log(1 - random.next()) / rate) * 1000;
   }
-  return { atMs };
+  return atMs;
 }
 
 async function warmUp(sender: Sender, options: AbOptions): Promise<void> {
@@ -235,16 +245,30 @@ class Sender {
     await this.#clients[arm].chat(this.#request(prompt, 0, arm), this.#signal);
   }
 
-  sendAll(
+  /** @param way when each is sent; without `arrivals`, each as soon as fewer than `concurrency` run */
+  async sendAll(
     block: readonly Planned[],
-    { arm, first, arrivals }: { arm: Arm; first: boolean; arrivals: Arrivals },
+    way: { arm: Arm; first: boolean; arrivals?: readonly number[] },
   ): Promise<AbSample[]> {
-    return Promise.all(
-      block.map(async (pair, i) => {
-        if (arrivals.atMs[i] > 0) await this.#pause(arrivals.atMs[i]);
-        return this.#sample(pair, arm, first);
-      }),
-    );
+    const { arm, first, arrivals } = way;
+    if (arrivals !== undefined) {
+      return Promise.all(
+        block.map(async (pair, i) => {
+          if (arrivals[i] > 0) await this.#pause(arrivals[i]);
+          return this.#sample(pair, arm, first);
+        }),
+      );
+    }
+    const samples = new Array<AbSample>(block.length);
+    let next = 0;
+    const sendOn = async (): Promise<void> => {
+      while (next < block.length) {
+        const i = next++;
+        samples[i] = await this.#sample(block[i], arm, first);
+      }
+    };
+    await Promise.all(Array.from({ length: this.#options.concurrency }, sendOn));
+    return samples;
   }
 
   async #pause(ms: number): Promise<void> {

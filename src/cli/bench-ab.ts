@@ -1,6 +1,6 @@
 /** `aded bench ab`: two arms, in pairs, with intervals. */
 import { Command } from "commander";
-import { type AbOptions, type ArmSpec, plannedPairs, runAb } from "../bench/ab.ts";
+import { type AbOptions, type ArmSpec, blockSize, plannedPairs, runAb } from "../bench/ab.ts";
 import { readReport, resumable } from "../bench/ab-file.ts";
 import { formatCsv, formatMarkdown, formatTable } from "../bench/ab-format.ts";
 import { formatHtml } from "../bench/ab-html.ts";
@@ -76,7 +76,11 @@ export function abCommand(): Command {
       "instead: requests per second, arriving at random (Poisson)",
       decimal("--rate", 0.001),
     )
-    .option("--block <n>", "with --rate: requests of one arm in a row (default: 16)", integer("--block", 1))
+    .option(
+      "--block <n>",
+      "requests of one arm in a row (default: with --rate 16; else 1, or four times --concurrency)",
+      integer("--block", 1),
+    )
     .option("--no-stream", "answers in one piece: no times of single tokens")
     .option("--clock <whose>", "decode times: the engine's, or the client's", clock, "engine")
     .option("--seed <n>", "for order, arrivals, sampling and interval", integer("--seed", 0), 1)
@@ -189,7 +193,7 @@ async function measure(
   flags: AbFlags,
   progress: Progress,
 ): Promise<void> {
-  const connections = flags.rate === undefined ? flags.concurrency : (flags.block ?? 16);
+  const connections = flags.rate === undefined ? flags.concurrency : blockSize(flags);
   const on = new ChatClient(url, { apiKey: flags.apiKey, connections });
   const off =
     flags.against === undefined

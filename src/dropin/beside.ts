@@ -11,12 +11,15 @@ import type { Log } from "../log.ts";
 import { Engines } from "./engines.ts";
 import { readSettings } from "./settings.ts";
 
-/** Resolves with the exit status when the engine, which holds the other end of the folder's fifo, has ended. */
-export async function main(folder: string): Promise<number> {
+/**
+ * @param server process id of the server that is about to start; NaN: unknown
+ * @returns resolves with the exit status when the engine, which holds the other end of the folder's fifo, has ended
+ */
+export async function main(folder: string, server: number): Promise<number> {
   // the engine decides when to end; what is sent to all processes of a terminal or a service is meant for it
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const) process.on(name, () => {});
   const gone = untilWritersGone(path.join(folder, "alive"));
-  const engines = new Engines(folder, readSettings(folder), openLog());
+  const engines = new Engines(folder, readSettings(folder), openLog(), server);
   await gone;
   await engines.close();
   rmSync(folder, { recursive: true, force: true });

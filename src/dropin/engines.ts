@@ -20,8 +20,11 @@ export class Engines {
   readonly #hosts = new Map<string, DraftingHost>();
   readonly #leaving = new Set<Promise<void>>();
   readonly #stopWatching: () => void;
+  /** The socket that a single server will open, until it has, or another one is there: then it is a router. */
+  #expected: string | undefined;
 
-  constructor(folder: string, drafts: DraftConfig, log: Log) {
+  /** @param server process id of the server: its drafter is made ready while it loads its model. NaN: unknown */
+  constructor(folder: string, drafts: DraftConfig, log: Log, server = Number.NaN) {
     this.#folder = folder;
     this.#drafts = drafts;
     this.#log = log;
@@ -33,6 +36,10 @@ export class Engines {
       clearInterval(timer);
       watcher.close();
     };
+    if (server > 0) {
+      this.#expected = `${server}.sock`;
+      this.#meet(this.#expected);
+    }
     look();
   }
 
@@ -44,7 +51,14 @@ export class Engines {
 
   #look(): void {
     const names = listSockets(this.#folder);
-    for (const name of this.#hosts.keys()) if (!names.includes(name)) this.#leave(name);
+    if (names.length > 0 && this.#expected !== undefined) {
+      // it need not wait for its next try
+      if (names.includes(this.#expected)) this.#hosts.get(this.#expected)?.retryNow();
+      this.#expected = undefined;
+    }
+    for (const name of this.#hosts.keys()) {
+      if (!names.includes(name) && name !== this.#expected) this.#leave(name);
+    }
     for (const name of names) if (!this.#hosts.has(name)) this.#meet(name);
   }
 

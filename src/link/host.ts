@@ -101,13 +101,18 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
    */
   async linked(timeoutMs: number, signal?: AbortSignal): Promise<boolean> {
     const over = AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal === undefined ? [] : [signal])]);
-    const retry: MainMessage = { type: "retry" };
-    this.#worker?.postMessage(retry);
+    this.retryNow();
     while (!this.connected) {
       if (!this.#running || over.aborted) return false;
       await once(this, "status", { signal: over }).catch(() => {});
     }
     return true;
+  }
+
+  /** Ends a wait between two attempts to connect: there is reason to believe that the engine listens now. */
+  retryNow(): void {
+    const retry: MainMessage = { type: "retry" };
+    this.#worker?.postMessage(retry);
   }
 
   /** Ends the connection and the worker; resolves when it is gone, after 2 s at the latest. */

@@ -1,4 +1,5 @@
 /** The drafter's thread: holds the draft link and the drafter, and reports to the main thread now and then. */
+import { existsSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { FloorTable } from "../corpus/floor.ts";
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
@@ -76,12 +77,38 @@ const keeper = input.snapshots === undefined ? undefined : new SnapshotKeeper({ 
 
 const watch = new StepWatch((steps) => post({ type: "steps", steps }));
 
+/** What most engines say of themselves. The same code runs for all of them that take trees. */
+const USUAL: EngineInfo = {
+  model: "",
+  nVocab: 32_000,
+  vocabHash: "",
+  nSlots: 1,
+  maxNodes: 63,
+  tree: true,
+  maxChain: 0,
+  topK: input.topK,
+  costTokens: Int32Array.of(1, 64),
+  costUs: Float32Array.of(1000, 2000),
+};
+
+/** Whether what runs for trees (or for chains) is compiled. */
+const warm = { trees: false, chains: false };
+
+function warmUp(info: EngineInfo): void {
+  const shape = info.tree ? "trees" : "chains";
+  // no room is kept for corpora there: its matrix is small
+  if (!warm[shape]) drafting.warmUp?.(info, { ...input.drafterOptions, floorBytes: 0 });
+  warm[shape] = true;
+}
+
+// while the engine loads its model
+if (!existsSync(input.socketPath)) warmUp(USUAL);
+
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
   createDrafter: (info) => {
-    // no room is kept for corpora there: its matrix is small
-    drafting.warmUp?.(info, { ...input.drafterOptions, floorBytes: 0 });
+    warmUp(info);
     const drafter = watch.attach(new drafting.AdedDrafter(info, input.drafterOptions));
     useFloor(drafter, info);
     keeper?.attach(drafter, info);

@@ -140,7 +140,8 @@ def openai_abort():
     return seen
 
 
-MESSAGE = {"model": "test", "max_tokens": 24, "messages": QUESTION, "temperature": 0}
+# this client knows no temperature any more
+MESSAGE = {"model": "test", "max_tokens": 24, "messages": QUESTION, "extra_body": {"temperature": 0}}
 
 
 @case
@@ -174,7 +175,7 @@ def anthropic_count_tokens():
 
 @case
 def anthropic_abort():
-    with claude.messages.stream(**{**MESSAGE, "max_tokens": 2000}, extra_body={"ignore_eos": True}) as stream:
+    with claude.messages.stream(**{**MESSAGE, "max_tokens": 2000, "extra_body": {"ignore_eos": True}}) as stream:
         seen = 0
         for _text in stream.text_stream:
             seen += 1

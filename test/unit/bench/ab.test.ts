@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
-import { type AbOptions, runAb } from "../../../src/bench/ab.ts";
+import { type AbOptions, blockSize, runAb } from "../../../src/bench/ab.ts";
 import { ChatClient } from "../../../src/bench/chat-client.ts";
 import { FakeServer, timings } from "./support/fake-server.ts";
 import { OPTIONS as ONCE } from "./support/reports.ts";
@@ -101,20 +101,34 @@ describe("runAb", () => {
     expect(of("b")).toMatchObject({ clock: "client", predicted_n: 2, arm_header: null });
   });
 
-  it("never mixes arms when several requests run at once", async () => {
-    // Each answer waits until all four of its block have come.
+  it("never mixes arms when several requests run at once, and starts one when another ends", async () => {
+    // each answer but the last ones waits until four more requests than were answered have come
     let arrived = 0;
-    let open = (): void => {};
-    let gate = new Promise<void>(() => {});
+    let answered = 0;
+    const waiting: (() => void)[] = [];
+    const letGo = (all: boolean): void => {
+      while (waiting.length > 0 && (all || arrived >= answered + 4)) {
+        answered++;
+        waiting.shift()?.();
+      }
+    };
     server.answer = () => {
-      if (arrived++ % 4 === 0) gate = new Promise((resolve) => (open = resolve));
-      if (arrived % 4 === 0) open();
+      arrived++;
+      const gate = new Promise<void>((resolve) => waiting.push(resolve));
+      letGo(arrived % 8 === 0);
       return { after: gate };
     };
-    await runAb(client, { ...OPTIONS, repeat: 6, concurrency: 4 });
+    await runAb(client, { ...OPTIONS, repeat: 6, concurrency: 4, block: 8 });
     expect(server.seen).toHaveLength(48);
     expect(server.mostAtOnce).toBe(4);
     expect(server.mixedArms).toBe(false);
+  });
+
+  it("takes four rounds of an arm in a row when several requests run at once", () => {
+    expect(blockSize({ concurrency: 1 })).toBe(1);
+    expect(blockSize({ concurrency: 8 })).toBe(32);
+    expect(blockSize({ concurrency: 8, block: 3 })).toBe(3);
+    expect(blockSize({ concurrency: 1, rate: 2 })).toBe(16);
   });
 
   it("does not count the warm-up", async () => {
