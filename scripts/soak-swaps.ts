@@ -75,13 +75,22 @@ function pidOf(model: string): number | undefined {
   return state === "ready" ? pid : undefined;
 }
 
+function alive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
 async function trouble(until: number): Promise<void> {
   while (Date.now() < until) {
     await delay(4000 + random.next() * 8000);
     if (Date.now() >= until) return;
     const model = MODELS[random.below(MODELS.length)];
     const kind = random.next();
-    const pid = pidOf(model);
+    const running = MODELS.find((name) => pidOf(name) !== undefined);
+    const pid = running === undefined ? undefined : pidOf(running);
     if (kind < 0.25) {
       // a second death within a minute after the first is what the restart policy gives up on, some time
       if (pid === undefined || Date.now() - lastKill < 30_000) continue;
@@ -93,7 +102,7 @@ async function trouble(until: number): Promise<void> {
       count.stops++;
       process.kill(pid, "SIGSTOP");
       await delay(500 + random.next() * 1500);
-      if (pidOf(model) === pid) process.kill(pid, "SIGCONT");
+      if (alive(pid)) process.kill(pid, "SIGCONT");
     } else if (kind < 0.8) {
       count.unloads++;
       const { status } = await proxy.send("POST", `/aded/models/${model}/unload`);

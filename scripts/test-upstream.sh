@@ -58,8 +58,9 @@ timed_run() { # name, server, pytest arguments
     echo "$((SECONDS - start)) s"
 }
 
-# A step of this model takes less time than a draft: without more patience most would come too late. The stock build does not know that variable.
-export LLAMA_ARG_DRAFT_TIMEOUT_US=20000 ADED_DRAFT_FIXED_NODES=6 ADED_DRAFT_MATRIX_MEMORY="16 MiB"
+# A step of this model takes less time than a draft: without more patience most would come too late; and many of these servers live no longer
+# than a drafter needs to start: they wait for it. The stock build does not know these variables.
+export LLAMA_ARG_DRAFT_TIMEOUT_US=20000 LLAMA_ARG_DRAFT_WAIT=10000 ADED_DRAFT_FIXED_NODES=6 ADED_DRAFT_MATRIX_MEMORY="16 MiB"
 [ "$reference" != stock ] || timed_run stock "$stock" "$@"
 names=()
 for ((i = 1; i <= runs; i++)); do

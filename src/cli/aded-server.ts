@@ -1,8 +1,9 @@
 /** `aded-server …`, first half: finds or builds the engine, and tells bin/aded-server what to do. */
 import { existsSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { makePlan, shellText } from "../dropin/plan.ts";
+import { type Meeting, makePlan, shellText } from "../dropin/plan.ts";
 import { writeSettings } from "../dropin/settings.ts";
+import { measuresFile } from "../engine/measures.ts";
 import { createRunFolder, pickRunFolder } from "../engine/run-folder.ts";
 import { AdedError } from "../errors.ts";
 import { projectPath } from "../home.ts";
@@ -23,13 +24,14 @@ export async function main(
     const plan = makePlan(argv, process.env, programVersion());
     const server = await findServer();
     interruptSignal.throwIfAborted();
-    let folder: string | undefined;
+    let meeting: Meeting | undefined;
     if (plan.drafting) {
-      folder = pickRunFolder(pid);
+      const folder = pickRunFolder(pid);
       createRunFolder(folder);
       writeSettings(folder, plan.drafts);
+      meeting = { folder, measures: measuresFile(server) };
     }
-    tell(shellText(plan, server, folder));
+    tell(shellText(plan, server, meeting));
     return 0;
   } catch (error) {
     return reportError(interruptSignal.aborted ? interruptSignal.reason : error);

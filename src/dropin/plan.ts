@@ -47,8 +47,14 @@ function isTrue(value: string | undefined): boolean {
   return ["on", "enabled", "true", "1"].includes(value ?? "");
 }
 
-/** The plan as text for a POSIX shell that has the arguments in "$@". `folder`: where the drafter and the engine meet. */
-export function shellText(plan: Plan, server: string, folder?: string): string {
+/** Where a drafter and its engine meet, and where the engine keeps what it measures at its start. */
+export interface Meeting {
+  folder: string;
+  measures: string;
+}
+
+/** The plan as text for a POSIX shell that has the arguments in "$@". */
+export function shellText(plan: Plan, server: string, meeting?: Meeting): string {
   const lines = [`server=${quote(server)}`];
   if (plan.changed) lines.push(`set -- ${plan.args.map(quote).join(" ")}`);
   if (plan.epilogue !== undefined) {
@@ -58,8 +64,14 @@ export function shellText(plan: Plan, server: string, folder?: string): string {
       `[ $status -ne 0 ] || printf '%s\\n' ${quote(text)}${stream === "stderr" ? " >&2" : ""}`,
       "exit $status",
     );
-  } else if (folder !== undefined) {
-    lines.push(`folder=${quote(folder)}`);
+  } else if (meeting !== undefined) {
+    lines.push(
+      `folder=${quote(meeting.folder)}`,
+      // biome-ignore lint/suspicious/noTemplateCurlyInString: it is the shell's
+      '[ -n "${LLAMA_ARG_DRAFT_MEASURES+set}" ] ||',
+      `LLAMA_ARG_DRAFT_MEASURES=${quote(meeting.measures)}`,
+      "export LLAMA_ARG_DRAFT_MEASURES",
+    );
   }
   return `${lines.join("\n")}\n`;
 }

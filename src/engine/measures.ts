@@ -18,12 +18,17 @@ export interface Measures {
   noise: number;
 }
 
-/** The file for this program and model; its folder exists. A program or a model that was replaced gets another file. */
-export function measuresFile(serverPath: string, modelPath: string): string {
+/**
+ * The file for this program and model; its folder exists. A program or a model that was replaced gets another file.
+ *
+ * @param modelPath undefined: whatever models the program is told to load; in the file, they are told apart by name, size and vocabulary
+ */
+export function measuresFile(serverPath: string, modelPath?: string): string {
   const folder = homePath("measures");
   mkdirSync(folder, { recursive: true });
   const hash = createHash("sha256");
-  for (const file of [serverPath, modelPath]) hash.update(`${path.resolve(file)}\0${stamp(file)}\0`);
+  for (const file of [serverPath, modelPath ?? serverPath])
+    hash.update(`${path.resolve(file)}\0${stamp(file)}\0`);
   return path.join(folder, `${hash.digest("hex").slice(0, 16)}.json`);
 }
 

@@ -1406,6 +1406,21 @@ static void test_sleep(test_state & t) {
     t.check(step({ 0 })["ask"] == true, "sleep: a new request is awake");
 }
 
+static void test_wait(test_state & t) {
+    test_link l;
+    const int64_t t0 = ggml_time_us();
+    t.check(!l.link.wait_connected(50) && ggml_time_us() - t0 >= 50000, "wait: nobody comes");
+    std::thread late([&]() {
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+        test_peer peer(l.path());
+        peer.shake_hands();
+        wait_until([&]() { return l.link.connected(); });
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    });
+    t.check(l.link.wait_connected(WAIT_MS), "wait: for who comes later");
+    late.join();
+}
+
 static void test_hold(test_state & t) {
     // long enough for no test machine to be too slow
     test_link l(BUDGET_LONG, test_info(), 3600*1000000ll);
@@ -2048,6 +2063,7 @@ static void test_link_all(test_state & t) {
     test_step(t);
     test_drafts(t);
     test_sleep(t);
+    test_wait(t);
     test_hold(t);
     test_late(t);
     test_refused(t);

@@ -65,14 +65,16 @@ describe("what aded-server does with a command line", () => {
 describe("the text for the shell", () => {
   it("hands every argument over as it is, whatever it holds", () => {
     const odd = ["", "a b", "it's", '"$HOME"', "`id`", "$(id)", "\\", "*", "new\nline", "é"];
-    const text = shellText(plan([...odd, "--aded-max-nodes", "3"]), "/usr/bin/printf", "/run/it's");
-    const { stdout } = spawnSync("/bin/sh", [
-      "-c",
-      `${text} printf '%s|' "$server" "$folder" "$@"`,
-      "sh",
-      "old",
-    ]);
-    expect(stdout.toString()).toBe(["/usr/bin/printf", "/run/it's", ...odd].map((arg) => `${arg}|`).join(""));
+    const meeting = { folder: "/run/it's", measures: "/m $x's.json" };
+    const text = shellText(plan([...odd, "--aded-max-nodes", "3"]), "/usr/bin/printf", meeting);
+    const script = `${text} printf '%s|' "$server" "$folder" "$@"; printenv LLAMA_ARG_DRAFT_MEASURES`;
+    const told = (measures?: string): string => {
+      const env = { PATH: process.env.PATH, ...(measures && { LLAMA_ARG_DRAFT_MEASURES: measures }) };
+      return spawnSync("/bin/sh", ["-c", script, "sh", "old"], { env }).stdout.toString();
+    };
+    const args = ["/usr/bin/printf", "/run/it's", ...odd].map((arg) => `${arg}|`).join("");
+    expect(told()).toBe(`${args}/m $x's.json\n`);
+    expect(told("theirs")).toBe(`${args}theirs\n`);
   });
 
   it("leaves the arguments alone where none of ours is among them", () => {

@@ -89,6 +89,10 @@
             return false;
         }
 
+        if (params_base.draft_wait_ms > 0 && !link->wait_connected(params_base.draft_wait_ms)) {
+            SRV_WRN("no drafter came within %d ms\n", params_base.draft_wait_ms);
+        }
+
         draft_link = std::move(link);
 
         return true;

@@ -50,6 +50,11 @@ bool server_draft_link::connected() const {
     return ready;
 }
 
+bool server_draft_link::wait_connected(int32_t ms) {
+    std::unique_lock<std::mutex> lock(mutex);
+    return cond.wait_for(lock, std::chrono::milliseconds(ms), [&]() { return ready; });
+}
+
 int32_t server_draft_link::top_k() const {
     std::lock_guard<std::mutex> lock(mutex);
     return ready ? peer_top_k : 0;
@@ -468,6 +473,7 @@ bool server_draft_link::handle(const uint8_t * data, size_t size) {
             seq_asked  = 0;
             generation++;
         }
+        cond.notify_all();
         DRL_INF("a drafter is connected, top_k = %d\n", (int) frame.top_k);
         return true;
     }

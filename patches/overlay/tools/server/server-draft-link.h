@@ -74,6 +74,9 @@ struct server_draft_link {
 
     bool connected() const;
 
+    // whether a peer is connected, at the latest after ms
+    bool wait_connected(int32_t ms);
+
     // successors per node that the peer wants, 0 without a peer
     int32_t top_k() const;
 
