@@ -4,8 +4,8 @@ import type { Random } from "../src/drafter/random.ts";
 import type { Endpoint } from "../test/e2e/support/endpoint.ts";
 
 const MAX_TOKENS = 32;
-/** Statuses that a request may get while an engine is away: broken, not there, too many waiting. */
-const REFUSALS = [429, 502, 503];
+/** Statuses that a request may get while an engine is away: broken, not there. */
+const REFUSALS = [502, 503];
 /** More faults than that tell nothing new. */
 const MOST_FAULTS = 20;
 
@@ -89,6 +89,13 @@ export class SoakLoad {
     const { content } = JSON.parse(answer.body.toString()) as { content: string };
     if (content === this.#text(model, which)) this.seen.same++;
     else this.faults.push(`another text of ${model} for "${PROMPTS[which]}": ${content}`);
+  }
+
+  /** The last request, when all is well again: it must be answered. */
+  async last(model: string): Promise<void> {
+    const { refused } = this.seen;
+    await this.whole(model, 0);
+    if (this.seen.refused > refused) this.faults.push(`${model} does not answer at the end`);
   }
 
   /** @param leavesAfter events after which the client is gone */

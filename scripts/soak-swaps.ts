@@ -137,17 +137,14 @@ try {
   };
   await Promise.all([trouble(until), ...Array.from({ length: clients }, client)]);
   clearInterval(change);
-  for (const model of MODELS) {
-    const refused = load.seen.refused;
-    await load.whole(model, 0);
-    if (load.seen.refused > refused) load.faults.push(`${model} does not answer at the end`);
-  }
+  for (const model of MODELS) await load.last(model);
   const grown = memory.grown();
   const models = (await proxy.get<{ models: Record<string, { starts?: number }> }>("/aded/status")).models;
   count.swaps = Object.values(models).reduce((sum, { starts = 0 }) => sum + starts, 0);
   await server.close({ drainMs: 5000, graceMs: 5000 });
   await delay(1000);
   const open = descriptors();
+  // Node itself opens some, once
   if (open !== undefined && openBefore !== undefined && open > openBefore + 8)
     load.faults.push(`${open} descriptors are open, ${openBefore} were before`);
   if (existsSync("/proc") && engines().length > 0) load.faults.push(`engines still run: ${engines()}`);

@@ -53,7 +53,7 @@ try {
   };
   await Promise.all([trouble(until), ...Array.from({ length: clients }, client)]);
   while (stack.engine.snapshot().state === "restarting") await delay(100);
-  await load.whole(MODEL, 0);
+  await load.last(MODEL);
   status = report(load, memory.grown(), { minutes, kills });
 } finally {
   await stack.stop();

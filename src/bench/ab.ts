@@ -121,6 +121,7 @@ export async function runAb(
   hooks: AbHooks = {},
 ): Promise<AbRun> {
   const { signal, onProgress, resume, onBlock, looks = [], enough } = hooks;
+  const { rate, seed } = options;
   const planned: Planned[] = [];
   for (let repeat = 0; repeat < options.repeat; repeat++) {
     for (const prompt of options.prompts) planned.push({ prompt, repeat });
@@ -152,7 +153,7 @@ export async function runAb(
         samples.push(...(kept as AbSample[]));
         onProgress?.({ done: samples.length, total });
       } else {
-        const arrivals = options.rate === undefined ? undefined : arrivalsOf(block.length, options, i);
+        const arrivals = rate === undefined ? undefined : arrivalsOf(block.length, rate, seed * 7919 + i);
         const arms: Arm[] = firstArm === "on" ? ["on", "off"] : ["off", "on"];
         let answered = 0;
         let lastError = "";
@@ -205,9 +206,9 @@ function balancedArms(blocks: number, seed: number): Arm[] {
   return new Random(seed).shuffle(arms);
 }
 
-/** When each request of a block is sent, ms after the first; the same for both arms. Times between arrivals of a Poisson process are exponentially distributed. */
-function arrivalsOf(count: number, { rate = 1, seed }: AbOptions, block: number): number[] {
-  const random = new Random(seed * 7919 + block);
+/** When each request of a block is sent, ms after the first; both arms take the same. Times between arrivals of a Poisson process are exponentially distributed. */
+function arrivalsOf(count: number, rate: number, seed: number): number[] {
+  const random = new Random(seed);
   const atMs: number[] = [];
   let at = 0;
   for (let i = 0; i < count; i++) {

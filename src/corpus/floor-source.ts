@@ -18,7 +18,7 @@ export interface LoadedFloor extends FloorAnswer {
 export interface LoadOptions {
   /** Aborting ends the process. */
   signal?: AbortSignal;
-  /** Whether somebody is being answered: reading is done at low priority then, and mostly stands still (pauses.ts). @default it goes on */
+  /** Whether somebody is being answered: then reading mostly stands still (pauses.ts); with it, it is at low priority all the time. @default neither */
   busy?: () => boolean;
 }
 

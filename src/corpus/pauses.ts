@@ -1,7 +1,6 @@
 /**
- * Lets a process stand still while somebody is being answered. Low priority is not enough where the engine uses every core: its threads
- * wait for each other many times in a step, and when the kernel puts two of them on one core, because the other has work of whatever
- * priority, a step takes ten times as long.
+ * Lets a process stand still while somebody is being answered. Low priority is not enough where the engine uses every core: single
+ * steps then took several times as long, with SCHED_IDLE too (docs/corpora.md).
  */
 import { killGroup } from "../engine/child.ts";
 

@@ -27,8 +27,8 @@ export function measuresFile(serverPath: string, modelPath?: string): string {
   const folder = homePath("measures");
   mkdirSync(folder, { recursive: true });
   const hash = createHash("sha256");
-  for (const file of [serverPath, modelPath ?? serverPath])
-    hash.update(`${path.resolve(file)}\0${stamp(file)}\0`);
+  const files = modelPath === undefined ? [serverPath] : [serverPath, modelPath];
+  for (const file of files) hash.update(`${path.resolve(file)}\0${stamp(file)}\0`);
   return path.join(folder, `${hash.digest("hex").slice(0, 16)}.json`);
 }
 

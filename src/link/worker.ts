@@ -5,6 +5,7 @@ import { FloorTable } from "../corpus/floor.ts";
 import type { Drafter, EngineInfo } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import { Recording, recordTraffic } from "../simulator/recorder.ts";
+import { replayEngine } from "../simulator/replay.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { LatencyRing } from "./latency.ts";
 import { SnapshotKeeper } from "./snapshot-keeper.ts";
@@ -78,18 +79,7 @@ const keeper = input.snapshots === undefined ? undefined : new SnapshotKeeper({ 
 const watch = new StepWatch((steps) => post({ type: "steps", steps }));
 
 /** What most engines say of themselves. The same code runs for all of them that take trees. */
-const USUAL: EngineInfo = {
-  model: "",
-  nVocab: 32_000,
-  vocabHash: "",
-  nSlots: 1,
-  maxNodes: 63,
-  tree: true,
-  maxChain: 0,
-  topK: input.topK,
-  costTokens: Int32Array.of(1, 64),
-  costUs: Float32Array.of(1000, 2000),
-};
+const USUAL = replayEngine([], 63, { nVocab: 32_000, topK: input.topK });
 
 /** Whether what runs for trees (or for chains) is compiled. */
 const warm = { trees: false, chains: false };

@@ -1,9 +1,9 @@
 /** The clients that people use, of npm, from OpenAI and Anthropic: through the proxy they get what they get from the engine itself. */
-import { setTimeout as delay } from "node:timers/promises";
 import Anthropic from "@anthropic-ai/sdk";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import OpenAI from "openai";
 import { EXACT } from "./support/exact.ts";
+import { untilIdle } from "./support/slots.ts";
 import { SETUP_MS, type Stack, startStack } from "./support/stack.ts";
 import { type Bridge, masked, openBridge } from "./support/ways.ts";
 
@@ -54,12 +54,6 @@ function joined(chunks: readonly OpenAI.ChatCompletionChunk[]): unknown {
   const text = chunks.map(({ choices }) => choices[0]?.delta.content ?? "").join("");
   const finish = chunks.flatMap(({ choices }) => choices[0]?.finish_reason ?? []);
   return { text, finish, usage: masked(chunks.at(-1)?.usage), model: chunks[0].model };
-}
-
-async function untilIdle(): Promise<void> {
-  const busy = async (): Promise<boolean> =>
-    (await stack.direct.get<{ is_processing: boolean }[]>("/slots")).some((slot) => slot.is_processing);
-  while (await busy()) await delay(20);
 }
 
 describe("OpenAI's client", () => {
@@ -169,7 +163,7 @@ describe("OpenAI's client", () => {
     let seen = 0;
     for await (const _chunk of stream) if (++seen === 3) aborted.abort();
     expect(seen).toBeLessThan(2000);
-    await untilIdle();
+    await untilIdle(stack.direct);
   });
 });
 
@@ -225,6 +219,6 @@ describe("Anthropic's client", () => {
       if (++seen === 3) stream.abort();
     });
     await expect(stream.finalMessage()).rejects.toThrow(/abort/i);
-    await untilIdle();
+    await untilIdle(stack.direct);
   });
 });

@@ -7,25 +7,26 @@ let pid = 0;
 afterEach(() => killGroup(pid, "SIGKILL"));
 
 /** A process that says something all the time. @returns resolves with true when it says something, with false after `ms` */
-function talker(): (ms: number) => Promise<boolean> {
+async function talker(): Promise<(ms: number) => Promise<boolean>> {
   const child = spawnGroup(process.execPath, ["-e", "setInterval(() => console.log('x'), 2)"], {
     stdio: ["ignore", "pipe", "ignore"],
   });
   pid = child.pid ?? 0;
   let words = 0;
   child.stdout?.on("data", () => words++);
-  return async (ms) => {
+  const speaks = async (ms: number): Promise<boolean> => {
     const before = words;
     const until = performance.now() + ms;
     while (words === before && performance.now() < until) await delay(5);
     return words > before;
   };
+  expect(await speaks(20_000)).toBe(true);
+  return speaks;
 }
 
 describe("a process that waits while somebody is being answered", () => {
   it("stands still when told to, and goes on", async () => {
-    const speaks = talker();
-    expect(await speaks(20_000)).toBe(true);
+    const speaks = await talker();
     let busy = false;
     const end = pauseWhile(pid, () => busy);
     expect(await speaks(20_000)).toBe(true);
@@ -39,8 +40,7 @@ describe("a process that waits while somebody is being answered", () => {
   });
 
   it("has its turn now and then all the same", async () => {
-    const speaks = talker();
-    expect(await speaks(20_000)).toBe(true);
+    const speaks = await talker();
     const end = pauseWhile(pid, () => true);
     while (await speaks(300));
     expect(await speaks(20_000)).toBe(true);
@@ -49,8 +49,7 @@ describe("a process that waits while somebody is being answered", () => {
   });
 
   it("goes on when waiting is over", async () => {
-    const speaks = talker();
-    expect(await speaks(20_000)).toBe(true);
+    const speaks = await talker();
     const end = pauseWhile(pid, () => true);
     while (await speaks(300));
     end();
@@ -58,8 +57,7 @@ describe("a process that waits while somebody is being answered", () => {
   });
 
   it("may have ended meanwhile", async () => {
-    const speaks = talker();
-    expect(await speaks(20_000)).toBe(true);
+    const speaks = await talker();
     const end = pauseWhile(pid, () => true);
     killGroup(pid, "SIGKILL");
     await delay(50);
