@@ -57,7 +57,7 @@ describe("a process that waits while somebody is being answered", () => {
   });
 
   it("may have ended meanwhile", async () => {
-    const speaks = await talker();
+    await talker();
     const end = pauseWhile(pid, () => true);
     killGroup(pid, "SIGKILL");
     await delay(50);
