@@ -20,6 +20,8 @@ const OVERHEAD_RATE = 1 / 32;
 const MOST_OVERHEAD = 4;
 /** The same for a forward pass and what one of its size is known to take. */
 const MOST_DECODE = 1.5;
+/** Path probability that a node must have to be drafted for no more than to learn what it costs. */
+const TRIAL = 0.3;
 /** Weight of one step in the running means of promised and kept gains. */
 const TRUST_RATE = 1 / 32;
 
@@ -91,6 +93,7 @@ export class Controller {
     if (asked === 0 && decodeUs > 0) this.width = nodes > 0 ? nBatch : 0;
     // … and so not one to compare others with.
     if (asked === 0 || nodes > 0) cost.observe(nBatch, decodeUs);
+    else cost.pass();
   }
 
   /**
@@ -154,7 +157,8 @@ export class Controller {
   /** Path probability below which a node cannot pay, for a step of `roots` slots. */
   floor(roots: number): number {
     const plain = roots / this.pass(roots);
-    return 0.5 * this.cost.leastSlope(roots) * Math.max(plain, 0.7 * this.lastRate);
+    const floor = 0.5 * this.cost.leastSlope(roots) * Math.max(plain, 0.7 * this.lastRate);
+    return this.cost.isGuess(roots + 1) ? Math.min(floor, TRIAL) : floor;
   }
 
   /**
@@ -182,6 +186,7 @@ export class Controller {
     let bestRate = plain * (probing ? MARGIN_PROBE : MARGIN_AWAKE);
     let best = 0;
     let expected = roots;
+    let first = 0;
     let n = 0;
     while (n < most && n < turns.length) {
       let turn = -1;
@@ -196,6 +201,7 @@ export class Controller {
       }
       if (turn < 0) break;
       heads[turn]++;
+      if (n === 0) first = gain;
       turns[n++] = turn;
       expected += gain;
       const rate = expected / (this.pass(roots + n) + overheadUs);
@@ -204,6 +210,8 @@ export class Controller {
         best = n;
       }
     }
+    // A table that makes all drafts too dear would never be proved wrong.
+    if (best === 0 && first >= TRIAL && this.cost.isGuess(roots + 1)) best = 1;
     for (let i = 0; i < best; i++) counts[turns[i]]++;
     this.lastRate = best > 0 ? bestRate : plain;
     return best;

@@ -1,33 +1,60 @@
 /**
  * What a forward pass of n tokens costs. Starts from the engine's measured table, interpolated between its points, and follows what the
- * steps really take: each measurement moves its own n fast and, since the machine's speed and the context's length change all of
- * them, every other n slowly by the same ratio. A size whose own cost is not settled yet moves itself only: what the table had wrong about it
- * is no news of the others, and a plain step taken for dearer than it is makes drafts look as if they paid.
+ * steps really take.
+ *
+ * The table may be wrong, by a factor even, if the machine was busy while the engine measured. So once an n was measured FIRM times, their
+ * median takes its place. Then each measurement moves its own n fast and, since the machine's speed and the context's length change all
+ * of them, every other n slowly by the same ratio. What is known of some n tells what the table is likely to have wrong about the others: as much, in proportion; a
+ * larger pass is hardly cheaper than a smaller one; and much dearer than the straight line through what is known it is only believed
+ * to be once that was tried, in trees that grow little by little. The cost of a plain step, with which every draft is compared, stands for
+ * itself, and is asked for soon, and again whenever another size turns out to be off.
  */
 
-/** Weight of a measurement for its own n. */
-const OWN_RATE = 0.15;
-/** The same for the first ones. */
-const FIRST_RATE = 0.3;
+/** Measurements after which an n is known. */
+const FIRM = 3;
 /** Measurements after which the cost of an n is settled. */
 const SETTLED = 12;
-/** Weight of a measurement for all n. */
-const COMMON_RATE = 0.05;
-/** Steps after which a pass of one token is to be measured again: few at first, since the table may be off, then ever more. */
-const FIRST_PLAIN = 16;
-const MOST_PLAIN = 256;
-/** One measurement counts as at most this ratio off, so that a hiccup does not upset the table. */
+/** Weight of a measurement, once its n is settled and before. */
+const OWN_RATE = 0.2;
+const FIRST_RATE = 0.3;
+/** Share of what it moves that is taken to hold for all n. */
+const COMMON_SHARE = 0.25;
+/** One that took longer than was known counts as at most this ratio off, so that a hiccup does not upset it … */
 const MOST_RATIO = 1.3;
+/** … but so many of one n in a row are no hiccup. */
+const AGREED = 3;
+/** Weight of one that took less time than was known by more than that ratio: nothing makes a pass faster than it can be. */
+const FAST_RATE = 0.5;
+/** Steps after which what is known of an n is to be tried again. */
+const STALE = 256;
+/** Steps after which a pass without drafts is to be measured again: few at first, then ever more. */
+const FIRST_PLAIN = 4;
+const MOST_PLAIN = 256;
+/** A pass of more tokens may cost so much less than one of fewer. */
+const CLIFF = 1.15;
+
+const LOG_MOST = Math.log(MOST_RATIO);
 
 export class CostModel {
   /** Largest n known. */
   readonly most: number;
+  /** Logarithms: of the engine's table (µs), of each n, and of what known n cost over what the table says. */
+  private readonly table: Float64Array;
+  private readonly log: Float64Array;
+  private readonly own: Float64Array;
+  /** What each n costs apart from `scale`, µs: what follows from all that is known. */
   private readonly cost: Float64Array;
-  /** Measurements of each n. */
+  /** Measurements of each n, and the logarithms of the first FIRM ones, apart from `scale`. */
   private readonly seen: Uint16Array;
+  private readonly first: Float64Array;
+  /** How many of the last ones of each n in a row took far too long; and the logarithm of the least far of them. */
+  private readonly streak: Uint8Array;
+  private readonly least: Float64Array;
   private scale = 1;
-  private sincePlain = 0;
-  private plainEvery = FIRST_PLAIN;
+  /** Steps; when each n was measured last, or asked for, and after how many it is to be measured again as a plain step. */
+  private steps = 0;
+  private readonly last: Float64Array;
+  private readonly every: Uint16Array;
 
   /**
    * @param tokens ascending numbers of tokens
@@ -37,8 +64,16 @@ export class CostModel {
   constructor(tokens: Int32Array, us: Float32Array, most: number) {
     this.most = most;
     this.cost = new Float64Array(most + 1);
-    this.seen = new Uint16Array(most + 1);
     for (let n = 1; n <= most; n++) this.cost[n] = interpolate(tokens, us, n);
+    this.table = this.cost.map(Math.log);
+    this.log = this.cost.map((_, n) => Math.log(n));
+    this.own = new Float64Array(most + 1);
+    this.seen = new Uint16Array(most + 1);
+    this.first = new Float64Array(FIRM * (most + 1));
+    this.streak = new Uint8Array(most + 1);
+    this.least = new Float64Array(most + 1);
+    this.last = new Float64Array(most + 1);
+    this.every = new Uint16Array(most + 1).fill(FIRST_PLAIN);
   }
 
   /** µs of a forward pass of n tokens, 1 … most. */
@@ -46,25 +81,113 @@ export class CostModel {
     return this.cost[Math.min(Math.max(n, 1), this.most)] * this.scale;
   }
 
-  /** True when the cost of a plain step, with which every draft is compared, was not measured for long. */
-  get wantsPlain(): boolean {
-    return this.sincePlain >= this.plainEvery;
+  /** True when a step of n tokens, all of them roots, is to be plain, since its cost was not measured for long or is in doubt. */
+  wantsPlain(n: number): boolean {
+    if (n < 1 || n > this.most) return false;
+    const since = this.steps - this.last[n];
+    if (since >= this.every[n]) return true;
+    return since > 1 && this.seen[n] > 0 && (!this.known(n) || this.streak[n] > 0);
+  }
+
+  /** A plain step of n tokens was asked for, whether or not it comes to that. */
+  askedPlain(n: number): void {
+    if (this.steps - this.last[n] >= this.every[n]) this.every[n] = Math.min(MOST_PLAIN, this.every[n] * 2);
+    this.last[n] = this.steps;
+  }
+
+  /** True while too little is known of passes of n tokens, or for too long, to leave them alone for what they are said to cost. */
+  isGuess(n: number): boolean {
+    return n >= 1 && n <= this.most && (!this.known(n) || this.steps - this.last[n] >= STALE);
+  }
+
+  /** A step passed whose time tells nothing. */
+  pass(): void {
+    this.steps++;
   }
 
   /** Counts a measured pass. Ignores what cannot be one. */
   observe(n: number, us: number): void {
     if (!(us > 0) || n < 1 || n > this.most) return;
-    if (n > 1) {
-      this.sincePlain++;
+    this.pass();
+    this.last[n] = this.steps;
+    const { seen, own, first } = this;
+    const settled = seen[n] >= SETTLED;
+    if (!this.known(n)) {
+      first[FIRM * n + seen[n]] = Math.log(us / this.scale);
+      if (++seen[n] === FIRM) own[n] = median3(first, FIRM * n) - this.table[n];
     } else {
-      if (this.wantsPlain) this.plainEvery = Math.min(MOST_PLAIN, this.plainEvery * 2);
-      this.sincePlain = 0;
+      if (!settled) seen[n]++;
+      const off = Math.log(us / this.us(n));
+      let move = Math.min(LOG_MOST, off) * (settled ? OWN_RATE : FIRST_RATE);
+      if (this.agreed(n, off)) {
+        move = this.least[n];
+        this.every.fill(FIRST_PLAIN);
+      } else if (off < -LOG_MOST) move = off * FAST_RATE;
+      // Always the same share, up and down: otherwise `scale` would drift from what it stands for.
+      const common = settled || n === 1 ? COMMON_SHARE * move : 0;
+      this.scale *= Math.exp(common);
+      own[n] += move - common;
     }
-    const ratio = Math.min(MOST_RATIO, Math.max(1 / MOST_RATIO, us / this.us(n)));
-    const settled = this.seen[n] >= SETTLED;
-    if (!settled) this.seen[n]++;
-    if (settled || n === 1) this.scale *= ratio ** COMMON_RATE;
-    this.cost[n] *= ratio ** (settled ? OWN_RATE : FIRST_RATE);
+    this.infer();
+  }
+
+  private known(n: number): boolean {
+    return this.seen[n] >= FIRM;
+  }
+
+  /** Whether n took far too long so often in a row that it is no hiccup. The count starts anew then. */
+  private agreed(n: number, off: number): boolean {
+    const { streak, least } = this;
+    if (off <= LOG_MOST) {
+      streak[n] = 0;
+      return false;
+    }
+    least[n] = streak[n] > 0 ? Math.min(least[n], off) : off;
+    if (++streak[n] < AGREED) return false;
+    streak[n] = 0;
+    return true;
+  }
+
+  /** What known n tell of the others. */
+  private infer(): void {
+    const { table, log, own, cost, most } = this;
+    let left = 1;
+    cost[1] = Math.exp(table[1] + (this.known(1) ? own[1] : this.lean(1, table[1])));
+    for (let right = 2; right <= most + 1; right++) {
+      const end = right > most;
+      if (!end && !this.known(right)) continue;
+      if (!end) cost[right] = Math.exp(table[right] + own[right]);
+      const slope = end ? 0 : (own[right] - own[left]) / (log[right] - log[left]);
+      for (let n = left + 1; n < right; n++) {
+        const guess = Math.exp(table[n] + own[left] + slope * (log[n] - log[left]));
+        const straight = this.straight(n, left, end ? 0 : right);
+        const inferred = Math.max(cost[n - 1] / CLIFF, Math.min(guess, straight));
+        cost[n] = inferred * Math.exp(this.lean(n, Math.log(inferred)));
+      }
+      left = right;
+    }
+    let least = Number.POSITIVE_INFINITY;
+    for (let n = most; n >= 1; n--) {
+      if (this.known(n)) least = Math.min(least, cost[n]);
+      cost[n] = Math.min(cost[n], CLIFF * least);
+    }
+  }
+
+  /** What n costs on the straight line through the known sizes beside it; infinite where there is none. */
+  private straight(n: number, left: number, right: number): number {
+    const { cost } = this;
+    if (right > 0) return cost[left] + ((cost[right] - cost[left]) * (n - left)) / (right - left);
+    const slope = left > 1 && this.known(1) ? (cost[left] - cost[1]) / (left - 1) : 0;
+    return slope > 0 && n <= 2 * left + 1 ? cost[left] + slope * (n - left) : Number.POSITIVE_INFINITY;
+  }
+
+  /** How far the measurements of an n that is not known yet move its cost from what is inferred: the lowest counts, more with each. */
+  private lean(n: number, inferred: number): number {
+    const { seen, first } = this;
+    if (seen[n] === 0 || seen[n] >= FIRM) return 0;
+    let lowest = first[FIRM * n];
+    for (let i = 1; i < seen[n]; i++) lowest = Math.min(lowest, first[FIRM * n + i]);
+    return (Math.min(LOG_MOST, lowest - inferred) * seen[n]) / FIRM;
   }
 
   /** The least that one more token can cost, on average, going from n to any larger number: µs per token. */
@@ -77,6 +200,13 @@ export class CostModel {
     }
     return least > 0 && least < Number.POSITIVE_INFINITY ? least : 0;
   }
+}
+
+function median3(v: Float64Array, at: number): number {
+  const a = v[at];
+  const b = v[at + 1];
+  const c = v[at + 2];
+  return Math.max(Math.min(a, b), Math.min(Math.max(a, b), c));
 }
 
 function interpolate(tokens: Int32Array, us: Float32Array, n: number): number {

@@ -149,8 +149,9 @@ export class AdedDrafter implements Drafter {
     if (count === 0) return answers;
     const fixed = options.fixedNodes;
     const roots = step.slots.length;
-    if (fixed === undefined && roots === 1 && controller.cost.wantsPlain) {
-      answers.push(drafting[0].answer(0, controller.pause(drafting[0].slot)));
+    if (fixed === undefined && controller.cost.wantsPlain(roots)) {
+      controller.cost.askedPlain(roots);
+      for (let i = 0; i < count; i++) answers.push(drafting[i].answer(0, controller.pause(drafting[i].slot)));
       return answers;
     }
     // With many slots none needs a tree much larger than its share; with a fixed size none may have more.

@@ -19,6 +19,13 @@ function costOf(points: Record<number, number>, most = 64): CostModel {
   return new CostModel(Int32Array.from(n), Float32Array.from(Object.values(points)), most);
 }
 
+/** The same, its table confirmed for two tokens: nothing is left to try. */
+function knownCostOf(points: Record<number, number>): CostModel {
+  const cost = costOf(points);
+  for (let i = 0; i < 3; i++) cost.observe(2, cost.us(2));
+  return cost;
+}
+
 function controllerOf(cost: CostModel, nSlots = 4, maxNodes = 60, overheadUs = 0): Controller {
   return new Controller(nSlots, maxNodes, cost, overheadUs, new Random(1));
 }
@@ -77,7 +84,7 @@ describe("CostModel", () => {
     for (let i = 0; i < 10; i++) cost.observe(8, 300);
     expect(cost.us(8)).toBeGreaterThan(260);
     // that the table was wrong about one size says nothing of the others …
-    expect(cost.us(1)).toBe(100);
+    expect(cost.us(1)).toBeCloseTo(100);
     for (let i = 0; i < 300; i++) cost.observe(8, 300);
     expect(cost.us(8)).toBeCloseTo(300, 0);
     expect(cost.us(1)).toBeLessThan(105);
@@ -109,16 +116,67 @@ describe("CostModel", () => {
 
   it("asks for a plain step when none was measured for long, less and less often", () => {
     const cost = costOf({ 1: 100, 8: 200 });
+    // it is to be known first
+    for (let i = 0; i < 3; i++) cost.observe(1, 100);
     const gaps: number[] = [];
-    for (let since = 0; gaps.length < 3; since++) {
-      if (cost.wantsPlain) {
+    for (let since = 0; gaps.length < 4; since++) {
+      if (cost.wantsPlain(1)) {
         gaps.push(since);
         since = 0;
+        cost.askedPlain(1);
         cost.observe(1, 100);
       }
       cost.observe(8, 200);
     }
     for (let i = 1; i < gaps.length; i++) expect(gaps[i]).toBeGreaterThan(1.5 * gaps[i - 1]);
+  });
+
+  it("believes three measurements against the table, and three in a row against those before", () => {
+    const cost = costOf({ 1: 100, 8: 1000 });
+    cost.observe(8, 220);
+    expect(cost.us(8)).toBeGreaterThan(500);
+    cost.observe(8, 200);
+    cost.observe(8, 210);
+    expect(cost.us(8)).toBeCloseTo(210, 5);
+    for (const us of [900, 220, 900, 220]) cost.observe(8, us);
+    expect(cost.us(8)).toBeLessThan(260);
+    for (let i = 0; i < 3; i++) cost.observe(8, 500);
+    expect(cost.us(8)).toBeGreaterThan(450);
+  });
+
+  it("takes what is measured to tell of the sizes between, and no smaller pass to be much dearer", () => {
+    const cost = costOf({ 1: 400, 2: 900, 4: 500, 8: 200, 16: 1000 });
+    for (let i = 0; i < 3; i++) cost.observe(8, 140);
+    // the plain step, too, but for itself it is asked for
+    expect(cost.us(1)).toBeCloseTo(1.15 * 140);
+    expect(cost.wantsPlain(1)).toBe(false);
+    cost.observe(8, 140);
+    for (let i = 0; i < 3; i++) {
+      expect(cost.wantsPlain(1)).toBe(true);
+      cost.askedPlain(1);
+      cost.observe(1, 100);
+      cost.observe(8, 140);
+      cost.observe(8, 140);
+    }
+    expect(cost.us(1)).toBeCloseTo(100, 0);
+    expect(cost.wantsPlain(1)).toBe(false);
+    for (let n = 2; n < 8; n++) expect(cost.us(n)).toBeLessThan(150);
+    // the line from 1 through 8, not the table's 700
+    expect(cost.us(16)).toBeLessThan(190);
+    expect(cost.us(16)).toBeGreaterThan(140);
+  });
+
+  it("does not ask for ever for a plain step that does not come", () => {
+    const cost = costOf({ 1: 100, 8: 200 });
+    let asked = 0;
+    for (let i = 0; i < 1000; i++) {
+      cost.observe(8, 200);
+      if (!cost.wantsPlain(1)) continue;
+      cost.askedPlain(1);
+      asked++;
+    }
+    expect(asked).toBeLessThan(260);
+    expect(asked).toBeGreaterThan(1);
   });
 
   it("works without a table", () => {
@@ -142,7 +200,7 @@ describe("Controller", () => {
           points[i + 1] = us;
           us += add;
         }
-        const cost = costOf(points);
+        const cost = knownCostOf(points);
         const n = controllerOf(cost).allocate([treeOf(priors)], one, 1, 1, 60);
         const rate = (m: number) => (1 + priors.slice(0, m).reduce((a, b) => a + b, 0)) / cost.us(1 + m);
         for (let m = 0; m <= priors.length; m++) expect(rate(n) * 1.011).toBeGreaterThanOrEqual(rate(m));
@@ -158,9 +216,9 @@ describe("Controller", () => {
   });
 
   it("drafts nothing where it does not pay, overhead included", () => {
-    const cost = costOf({ 1: 100, 2: 200, 8: 800 });
+    const cost = knownCostOf({ 1: 100, 2: 200, 8: 800 });
     expect(controllerOf(cost).allocate([treeOf([0.9, 0.5])], one, 1, 1, 60)).toBe(0);
-    const flat = costOf({ 1: 100, 8: 110 });
+    const flat = knownCostOf({ 1: 100, 8: 110 });
     expect(controllerOf(flat).allocate([treeOf([0.3])], one, 1, 1, 60)).toBe(1);
     expect(controllerOf(flat, 4, 60, 50).allocate([treeOf([0.3])], one, 1, 1, 60)).toBe(0);
   });
@@ -350,5 +408,56 @@ describe("Controller", () => {
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(0);
     controller.reset(0);
     expect(controller.allocate([tree], one, 1, 1, 60)).toBe(1);
+  });
+
+  it("comes near the best rate soon, however wrong the table", () => {
+    const sizes = [1, 2, 3, 4, 6, 8, 12, 16];
+    fc.assert(
+      fc.property(
+        fc.array(fc.double({ min: 0.3, max: 6, noNaN: true }), { minLength: 8, maxLength: 8 }),
+        fc.double({ min: 0.02, max: 0.4, noNaN: true }),
+        fc.integer(),
+        (wrong, slope, seed) => {
+          const truth = (n: number) => 5000 * (1 + slope * (n - 1));
+          const random = new Random(seed);
+          const cost = new CostModel(
+            Int32Array.from(sizes),
+            Float32Array.from(sizes.map((n, i) => truth(n) * wrong[i])),
+            16,
+          );
+          const controller = new Controller(1, 15, cost, 300, random);
+          let tokens = 0;
+          let us = 0;
+          let bestTokens = 0;
+          let bestUs = 0;
+          for (let step = 0; step < 600; step++) {
+            const chain = Array.from(
+              { length: 15 },
+              (_, i) => (0.2 + 0.7 * random.next()) ** (0.3 + i * 0.4),
+            ).sort((a, b) => b - a);
+            const expected = (n: number) => 1 + chain.slice(0, n).reduce((a, b) => a + b, 0);
+            let best = 0;
+            for (let n = 1; n <= 15; n++)
+              if (expected(n) / (truth(n + 1) + 300) > expected(best) / (truth(best + 1) + 300)) best = n;
+            let n = 0;
+            let asked = 0;
+            if (cost.wantsPlain(1)) cost.askedPlain(1);
+            else {
+              asked = 1;
+              n = controller.allocate([treeOf(chain)], one, 1, 1, 15);
+            }
+            const decodeUs = truth(n + 1) * (0.97 + 0.06 * random.next());
+            controller.observe(stepOf(1, n, n + 1, decodeUs, asked * 300, asked));
+            if (step < 100) continue;
+            tokens += expected(n);
+            us += truth(n + 1) + 300;
+            bestTokens += expected(best);
+            bestUs += truth(best + 1) + 300;
+          }
+          expect(tokens / us).toBeGreaterThan((0.9 * bestTokens) / bestUs);
+        },
+      ),
+      { numRuns: 60 },
+    );
   });
 });

@@ -62,8 +62,7 @@ template <typename W> struct kernels<W, std::enable_if_t<std::is_same_v<typename
     static constexpr int UNIT = 32, UNITS = W::SUBS, MAX_COLS = MAX_COLS_Q8, TILE_K = 8;
     template <int N> static constexpr gemm_t gemm = panel_q8<W, N>;
 #ifdef GGML_INVARIANT_AMX
-    // where it is faster: measured with Sapphire Rapids
-    static constexpr int MIN_COLS_TILES = W::TWO_SCALES ? MAX_COLS + 1 : W::SUBS == 1 ? 8 : 12;
+    static constexpr int MIN_COLS_TILES = W::MIN_COLS_TILES;
     template <int N> static constexpr gemm_t tiles() {
         if constexpr (N >= MIN_COLS_TILES) {
             return panel_q8_tiles<W, N>;

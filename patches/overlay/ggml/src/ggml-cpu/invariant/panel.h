@@ -25,7 +25,7 @@ namespace ggml::cpu::invariant {
 
 // 32 values of a column, as 8-bit integers
 struct q8_act {
-    float   d;       // x = d*qs
+    float   d;       // x = d*qs, by as much less as the integers of the weights are larger
     float   s;       // d * sum of qs
     int32_t init[2]; // what the integer sums over qs[0..15] and qs[16..31] start at: -zero point * sum of qs; for weights with
                      // one scale for all 32, init[0] is that of all
@@ -39,6 +39,22 @@ template <int SIGNED_ZERO, int UNSIGNED_ZERO> constexpr int zero_point() {
     return W_IS_SIGNED ? SIGNED_ZERO : UNSIGNED_ZERO;
 }
 
+// The matrix unit multiplies signed bytes, too, and then nothing is to be added to its sums. So where it is, the weights of Q4_0 and
+// Q8_0 lie signed, and the vectors' unsigned bytes are the same with the sign bit flipped. To leave the four bits of Q4_0 at the
+// upper end of a byte is cheaper than to extend their sign: its integers are 16 times the weights (TIMES), and the scale of the
+// activations is less by that. For Q5_0 it was slower, since bits have to be moved further.
+#ifdef GGML_INVARIANT_AMX
+static constexpr bool SIGNED_TILES = true;
+#else
+static constexpr bool SIGNED_TILES = false;
+#endif
+
+// the weights of a tile: as sub() takes them apart for vectors, unsigned and with ZERO still in them; signed, as tile() takes
+// them apart; signed, as they lie in the panel
+enum class tile_weights { AS_VECTORS, SIGNED, IN_PLACE };
+
+// MIN_COLS_TILES: the fewest columns for which tiles are faster than vectors, measured with Sapphire Rapids
+
 static inline void pack_f16(ggml_half * dst, int r, ggml_half v) { dst[r] = v; }
 
 // bytes of rows, four by four: dst[g][row][4] = src[4*g ...]
@@ -51,13 +67,15 @@ static inline void pack_bytes(uint8_t * dst, int r, const uint8_t * src, int n, 
 struct w_q4_0 {
     using block = block_q4_0;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 15, ZERO = 8;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, TIMES = SIGNED_TILES ? 16 : 1, MAXW = 15*TIMES, ZERO = 8*TIMES;
+    static constexpr tile_weights TILES = tile_weights::SIGNED;
+    static constexpr int MIN_COLS_TILES = 7;
     static constexpr bool HAS_MIN = false, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
     static void pack(uint8_t * dst, int r, const block & b) {
         pack_f16((ggml_half *) dst, r, b.d);
-        pack_bytes(dst + 2*ROWS, r, b.qs, 16);
+        pack_bytes(dst + 2*ROWS, r, b.qs, 16, SIGNED_TILES ? 0x88 : 0);
     }
 
     const uint8_t * w;
@@ -66,16 +84,32 @@ struct w_q4_0 {
         d = load_f16(w);
         for (int g = 0; g < 4; g++) {
             const u8v v = load_u8(w + 2*ROWS + g*LANES*4);
+#ifdef GGML_INVARIANT_AMX
+            q[g]     = and_xor(shl16<4>(v), set1_u8(0xf0), set1_u8(0x80));
+            q[g + 4] = and_xor(v,           set1_u8(0xf0), set1_u8(0x80));
+#else
             q[g]     = and_(v, set1_u8(15));
             q[g + 4] = and_(shr16<4>(v), set1_u8(15));
+#endif
         }
     }
+#ifdef GGML_INVARIANT_AMX
+    inline void tile(u8v * q) const {
+        for (int g = 0; g < 4; g++) {
+            const u8v v = load_u8(w + 2*ROWS + g*LANES*4);
+            q[g]     = and_(shl16<4>(v), set1_u8(0xf0));
+            q[g + 4] = and_(v,           set1_u8(0xf0));
+        }
+    }
+#endif
 };
 
 struct w_q4_1 {
     using block = block_q4_1;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 15, ZERO = 0;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, TIMES = 1, MAXW = 15, ZERO = 0;
+    static constexpr tile_weights TILES = tile_weights::AS_VECTORS;
+    static constexpr int MIN_COLS_TILES = 7;
     static constexpr bool HAS_MIN = true, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -101,13 +135,15 @@ struct w_q4_1 {
 struct w_q8_0 {
     using block = block_q8_0;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 255, ZERO = zero_point<0, 128>();
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, TIMES = 1, MAXW = 255, ZERO = zero_point<0, 128>();
+    static constexpr tile_weights TILES = tile_weights::IN_PLACE;
+    static constexpr int MIN_COLS_TILES = 6;
     static constexpr bool HAS_MIN = false, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
     static void pack(uint8_t * dst, int r, const block & b) {
         pack_f16((ggml_half *) dst, r, b.d);
-        pack_bytes(dst + 2*ROWS, r, (const uint8_t *) b.qs, 32, ZERO);
+        pack_bytes(dst + 2*ROWS, r, (const uint8_t *) b.qs, 32, SIGNED_TILES ? 0 : ZERO);
     }
 
     const uint8_t * w;
@@ -116,8 +152,12 @@ struct w_q8_0 {
         d = load_f16(w);
         for (int g = 0; g < 8; g++) {
             q[g] = load_u8(w + 2*ROWS + g*LANES*4);
+#ifdef GGML_INVARIANT_AMX
+            q[g] = xor_(q[g], set1_u8(ZERO));
+#endif
         }
     }
+    inline const uint8_t * tile() const { return w + 2*ROWS; }
 };
 
 // the fifth bits of 32 weights, as qh of Q5_0 and Q5_1 has them, reordered: byte b, bit g is that of weight 4*g + b
@@ -146,7 +186,9 @@ static inline void unpack_5bit(const uint8_t * qh, const uint8_t * qs, u8v * q) 
 struct w_q5_0 {
     using block = block_q5_0;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 31, ZERO = 16;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, TIMES = 1, MAXW = 31, ZERO = 16;
+    static constexpr tile_weights TILES = tile_weights::AS_VECTORS;
+    static constexpr int MIN_COLS_TILES = 5;
     static constexpr bool HAS_MIN = false, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -167,7 +209,9 @@ struct w_q5_0 {
 struct w_q5_1 {
     using block = block_q5_1;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 31, ZERO = 0;
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, TIMES = 1, MAXW = 31, ZERO = 0;
+    static constexpr tile_weights TILES = tile_weights::AS_VECTORS;
+    static constexpr int MIN_COLS_TILES = 5;
     static constexpr bool HAS_MIN = true, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -190,7 +234,9 @@ struct w_q5_1 {
 struct w_iq4_nl {
     using block = block_iq4_nl;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, MAXW = 255, ZERO = zero_point<0, 128>();
+    static constexpr int ROWS = LANES, BLOCK = 32, SUBS = 1, TIMES = 1, MAXW = 255, ZERO = zero_point<0, 128>();
+    static constexpr tile_weights TILES = tile_weights::SIGNED;
+    static constexpr int MIN_COLS_TILES = 6;
     static constexpr bool HAS_MIN = false, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -217,6 +263,15 @@ struct w_iq4_nl {
             q[g + 4] = lookup16(VALUES, and_(shr16<4>(v), set1_u8(15)));
         }
     }
+#ifdef GGML_INVARIANT_AMX
+    inline void tile(u8v * q) const {
+        f32v unused;
+        sub(0, q, unused, unused, unused);
+        for (int g = 0; g < 8; g++) {
+            q[g] = xor_(q[g], set1_u8(ZERO));
+        }
+    }
+#endif
 };
 
 // the 6-bit scales and mins of Q4_K and Q5_K, eight of each in twelve bytes, for all rows of a panel
@@ -239,7 +294,9 @@ struct k_scales {
 struct w_q4_K {
     using block = block_q4_K;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, MAXW = 15, ZERO = 0;
+    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, TIMES = 1, MAXW = 15, ZERO = 0;
+    static constexpr tile_weights TILES = tile_weights::AS_VECTORS;
+    static constexpr int MIN_COLS_TILES = 5;
     static constexpr bool HAS_MIN = true, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -267,7 +324,9 @@ struct w_q4_K {
 struct w_q5_K {
     using block = block_q5_K;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, MAXW = 31, ZERO = 0;
+    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, TIMES = 1, MAXW = 31, ZERO = 0;
+    static constexpr tile_weights TILES = tile_weights::AS_VECTORS;
+    static constexpr int MIN_COLS_TILES = 4;
     static constexpr bool HAS_MIN = true, TWO_SCALES = false;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -301,7 +360,8 @@ struct w_q5_K {
 struct w_q6_K {
     using block = block_q6_K;
     using act   = q8_act;
-    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, MAXW = 63, ZERO = 32;
+    static constexpr int ROWS = LANES, BLOCK = QK_K, SUBS = 8, TIMES = 1, MAXW = 63, ZERO = 32;
+    static constexpr int MIN_COLS_TILES = 17; // two scales for 32 weights: nothing is gained
     static constexpr bool HAS_MIN = false, TWO_SCALES = true;
     static constexpr int BYTES = ROWS*sizeof(block);
 
@@ -362,7 +422,7 @@ template <typename W> static inline void mad_q8(const u8v * q, f32v d0, f32v d1,
         const i32v i0 = dot4<W::MAXW>(set1(x.init[0]), q,     x.qs);
         const i32v i1 = dot4<W::MAXW>(set1(x.init[1]), q + 4, x.qs + 16);
         add_q8<W>(i0, i1, d0, d1, m, x, acc);
-    } else if (W::MAXW <= 15 && W::SUBS == 1) {
+    } else if (W::MAXW <= 15*W::TIMES && W::SUBS == 1) {
         // two shorter chains: measured faster here than dot8()
         const i32v i0 = dot4<W::MAXW>(set1(x.init[0]), q, x.qs);
         const i32v i1 = dot4<W::MAXW>(set1((int32_t) 0), q + 4, x.qs + 16);
@@ -402,7 +462,7 @@ static void panel_q8(int64_t n_blocks, const uint8_t * w, const void * vx, float
             u8v  q[8];
             f32v d0, d1, m;
             b.sub(j, q, d0, d1, m);
-            if (N == 1 || LANES == 16 || (W::MAXW <= 15 && W::SUBS == 1)) {
+            if (N == 1 || LANES == 16 || (W::MAXW <= 15*W::TIMES && W::SUBS == 1)) {
 #pragma GCC unroll 16
                 for (int c = 0; c < N; c++) {
                     mad_q8<W>(q, d0, d1, m, x[c], acc[c]);
@@ -469,18 +529,26 @@ public:
 
 // the product of 32 weights q of a panel's rows and the values of N columns; FIRST: whether tiles 0 and 2 are used, or 3 and 4
 // (GCC's intrinsics take nothing but literals for them)
-template <bool FIRST> static inline void multiply_tiles(const u8v * q, const q8_act * x, i32v * sum) {
+template <bool FIRST, bool SIGNED> static inline void multiply_tiles(const void * q, const q8_act * x, i32v * sum) {
     if (FIRST) {
         _tile_zero(2);
         _tile_loadd(0, q, 64);
         _tile_loadd(1, x->qs, sizeof(q8_act));
-        _tile_dpbsud(2, 1, 0);
+        if (SIGNED) {
+            _tile_dpbssd(2, 1, 0);
+        } else {
+            _tile_dpbsud(2, 1, 0);
+        }
         _tile_stored(2, sum, 64);
     } else {
         _tile_zero(4);
         _tile_loadd(3, q, 64);
         _tile_loadd(1, x->qs, sizeof(q8_act));
-        _tile_dpbsud(4, 1, 3);
+        if (SIGNED) {
+            _tile_dpbssd(4, 1, 3);
+        } else {
+            _tile_dpbsud(4, 1, 3);
+        }
         _tile_stored(4, sum, 64);
     }
 }
@@ -488,13 +556,14 @@ template <bool FIRST> static inline void multiply_tiles(const u8v * q, const q8_
 // panel_q8() within a tile_scope(8, N), for weights with one scale for 32
 //
 // A tile does not see a store before it is in the cache, nor a vector what a tile stored. So each step is taken for several
-// times 32 weights before the next one: weights apart, tiles multiplied, sums added. Each fetches its third of what comes
-// AHEAD, so that reading goes on all the while.
+// times 32 weights before the next one: weights apart (if they do not lie ready), tiles multiplied, sums added. Each fetches its
+// share of what comes AHEAD, so that reading goes on all the while.
 template <typename W, int N>
 static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx, float * const * y, int rows) {
-    constexpr int SPAN = 8, BLOCKS = SPAN/W::SUBS;
+    constexpr bool IN_PLACE = W::TILES == tile_weights::IN_PLACE, SIGNED = W::TILES != tile_weights::AS_VECTORS;
+    constexpr int  SPAN = 8, BLOCKS = SPAN/W::SUBS, STEPS = IN_PLACE ? 2 : 3;
 
-    alignas(64) u8v  q[SPAN][8];
+    alignas(64) u8v  q[IN_PLACE ? 1 : SPAN][8];
     alignas(64) i32v i[SPAN][N];
 
     const q8_act * x = (const q8_act *) vx;
@@ -503,35 +572,47 @@ static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx,
     for (int c = 0; c < N; c++) {
         acc[c] = zero_f32();
     }
-    // step's third of the lines that lie AHEAD of sub j of the block at w
+    // step's share of the lines that lie AHEAD of sub j of the block at w
     const auto fetch = [](const uint8_t * w, int j, int step) __attribute__((always_inline)) {
-        constexpr int LINES = (W::BYTES + 63)/64, PARTS = 3*W::SUBS;
-        const int part = 3*j + step;
+        constexpr int LINES = (W::BYTES + 63)/64, PARTS = STEPS*W::SUBS;
+        const int part = STEPS*j + step;
         for (int l = LINES*part/PARTS; l < LINES*(part + 1)/PARTS; l++) {
             prefetch(w + AHEAD + 64*l);
         }
     };
     for (int64_t ib = 0; ib < n_blocks; ib += BLOCKS) {
         const int n = (int) std::min<int64_t>(BLOCKS, n_blocks - ib);
-        for (int k = 0; k < n; k++) {
-            const W b(w + k*W::BYTES);
+        if constexpr (!IN_PLACE) {
+            for (int k = 0; k < n; k++) {
+                const W b(w + k*W::BYTES);
 #pragma GCC unroll 8
-            for (int j = 0; j < W::SUBS; j++) {
-                fetch(w + k*W::BYTES, j, 0);
-                f32v d0, d1, m;
-                b.sub(j, q[k*W::SUBS + j], d0, d1, m);
+                for (int j = 0; j < W::SUBS; j++) {
+                    fetch(w + k*W::BYTES, j, 0);
+                    if constexpr (SIGNED) {
+                        b.tile(q[k]);
+                    } else {
+                        f32v d0, d1, m;
+                        b.sub(j, q[k*W::SUBS + j], d0, d1, m);
+                    }
+                }
             }
+            is_read(q);
         }
-        is_read(q);
         for (int k = 0; k < n; k++) {
 #pragma GCC unroll 8
             for (int j = 0; j < W::SUBS; j++) {
-                fetch(w + k*W::BYTES, j, 1);
-                const int s = k*W::SUBS + j;
-                if (s%2 == 0) {
-                    multiply_tiles<true>(q[s], x + s*N, i[s]);
+                fetch(w + k*W::BYTES, j, STEPS - 2);
+                const int    s  = k*W::SUBS + j;
+                const void * qs;
+                if constexpr (IN_PLACE) {
+                    qs = W(w + k*W::BYTES).tile();
                 } else {
-                    multiply_tiles<false>(q[s], x + s*N, i[s]);
+                    qs = q[s];
+                }
+                if (s%2 == 0) {
+                    multiply_tiles<true, SIGNED>(qs, x + s*N, i[s]);
+                } else {
+                    multiply_tiles<false, SIGNED>(qs, x + s*N, i[s]);
                 }
             }
         }
@@ -540,14 +621,14 @@ static void panel_q8_tiles(int64_t n_blocks, const uint8_t * w, const void * vx,
             const W b(w);
 #pragma GCC unroll 8
             for (int j = 0; j < W::SUBS; j++) {
-                fetch(w, j, 2);
+                fetch(w, j, STEPS - 1);
                 u8v  unused[8];
                 f32v d0, d1, m;
                 b.sub(j, unused, d0, d1, m);
 #pragma GCC unroll 16
                 for (int c = 0; c < N; c++) {
                     const i32v sum = i[k*W::SUBS + j][c];
-                    const i32v s   = W::ZERO != 0 ? add(sum, set1(x[c].init[0])) : sum;
+                    const i32v s   = !SIGNED && W::ZERO != 0 ? add(sum, set1(x[c].init[0])) : sum;
                     add_q8<W>(s, s, d0, d1, m, x[c], acc[c]);
                 }
                 x += N;
@@ -794,7 +875,7 @@ template <typename W> static inline void convert_acts(const float * x, typename 
             quantize4x32(src, qs, d, sum);
             for (int i = 0; i < std::min<int64_t>(4, n_units - u0); i++) {
                 q8_act & act = a[(u0 + i)*stride];
-                act.d       = d[i];
+                act.d       = d[i]*(1.0f/W::TIMES);
                 act.s       = d[i]*(float) (sum[i][0] + sum[i][1]);
                 act.init[0] = -W::ZERO*(W::TWO_SCALES ? sum[i][0] : sum[i][0] + sum[i][1]);
                 act.init[1] = -W::ZERO*sum[i][1];

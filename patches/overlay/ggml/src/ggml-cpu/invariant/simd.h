@@ -96,6 +96,9 @@ static inline u8v lookup16(const uint8_t * table, u8v index) {
 }
 // (a & m) | b
 static inline u8v and_or(u8v a, u8v m, u8v b) { return _mm512_ternarylogic_epi32(a, m, b, 0xEA); }
+// (a & m) ^ b
+static inline u8v and_xor(u8v a, u8v m, u8v b) { return _mm512_ternarylogic_epi32(a, m, b, 0x6A); }
+static inline u8v xor_(u8v a, u8v b) { return _mm512_xor_si512(a, b); }
 
 template <int MAXW> static inline i32v dot4(i32v sum, const u8v * w, const int8_t * x) {
     for (int g = 0; g < 4; g++) {
