@@ -1436,17 +1436,17 @@ static void test_hold(test_state & t) {
 
     int64_t seq = j["seq"].get<int64_t>();
     for (int round = 0; round < 3; ++round) {
-        for (int i = 1; i < 8; ++i) {
-            l.step(0, { 10*round + i });
+        for (int i = 1; i < 24; ++i) {
+            l.step(0, { 30*round + i });
         }
-        t.check(peer.next(100).is_null(), "hold: seven steps that ask for nothing wait");
-        l.step(0, { 10*round + 8 });
+        t.check(peer.next(100).is_null(), "hold: 23 steps that ask for nothing wait");
+        l.step(0, { 30*round + 24 });
         bool all = true;
-        for (int i = 1; i <= 8; ++i) {
+        for (int i = 1; i <= 24; ++i) {
             j   = peer.next();
-            all = all && j["type"] == "step" && j["ask"] == false && j["seq"] == ++seq && i32s(j["slots"][0]["accepted"]) == std::vector<int32_t>{ 10*round + i };
+            all = all && j["type"] == "step" && j["ask"] == false && j["seq"] == ++seq && i32s(j["slots"][0]["accepted"]) == std::vector<int32_t>{ 30*round + i };
         }
-        t.check(all, "hold: the eighth brings them along, in order");
+        t.check(all, "hold: the 24th brings them along, in order");
     }
 
     // a step that asks takes along what waits

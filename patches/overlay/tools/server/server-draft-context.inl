@@ -412,6 +412,9 @@
         draft_start_tops(off, n_tokens);
     }
 
+    // a vocabulary up to this size is looked through by the decode loop itself if it is a single token's
+    static constexpr int32_t DRAFT_TOPK_INLINE = 1 << 16;
+
     // look for the likeliest successors in all that was decoded for slots that sample now
     void draft_start_tops(int32_t off, int32_t n_tokens) {
         if (!draft_link) {
@@ -443,7 +446,11 @@
                 jobs.push_back({ llama_get_logits_ith(ctx_tgt, idxs[i] - off), n_vocab, k, tops.ids.data() + i*k, tops.probs.data() + i*k });
             }
         }
-        if (!jobs.empty()) {
+        if (jobs.size() == 1 && n_vocab <= DRAFT_TOPK_INLINE) {
+            // faster done than another thread is woken up
+            const auto & job = jobs[0];
+            draft_topk.get(job.logits, job.n, job.k, job.ids, job.probs);
+        } else if (!jobs.empty()) {
             draft_pool->start(std::move(jobs));
         }
     }

@@ -28,7 +28,7 @@ static constexpr int32_t N_LATE_MAX    = 3;
 static constexpr int32_t N_PAUSE       = 16;
 
 // steps that ask for nothing and are sent together
-static constexpr int32_t N_HELD_MAX    = 8;
+static constexpr int32_t N_HELD_MAX    = 24;
 
 // what is read from the peer before anything else gets its turn; bounds the time that a flood can hold the I/O thread
 static constexpr int32_t N_READ_MAX    = 16; // of 64 kiB each

@@ -63,7 +63,7 @@ struct server_draft_step_slot {
 struct server_draft_link {
     // timeout_us < 0: follows the measured step time
     // hold_us: steps that ask for nothing are sent together, after at most so much time or a few steps
-    server_draft_link(server_draft_info info, int32_t timeout_us, int64_t hold_us = 30000);
+    server_draft_link(server_draft_info info, int32_t timeout_us, int64_t hold_us = 100000);
     ~server_draft_link();
 
     server_draft_link(const server_draft_link &) = delete;
