@@ -4,10 +4,10 @@
  *
  * The table may be wrong, by a factor even, if the machine was busy while the engine measured. So once an n was measured FIRM times, their
  * median takes its place. Then each measurement moves its own n fast and, since the machine's speed and the context's length change all
- * of them, every other n slowly by the same ratio. What is known of some n tells what the table is likely to have wrong about the others: as much, in proportion; a
- * larger pass is hardly cheaper than a smaller one; and much dearer than the straight line through what is known it is only believed
- * to be once that was tried, in trees that grow little by little. The cost of a plain step, with which every draft is compared, stands for
- * itself, and is asked for soon, and again whenever another size turns out to be off.
+ * of them, every other n slowly by the same ratio. What is known of some n tells what the table is likely to have wrong about the
+ * others: as much, in proportion; a larger pass is hardly cheaper than a smaller one; and dearer than the straight line through what is
+ * known it is only believed to be once that was tried, in trees that grow little by little. The cost of a plain step, with which every
+ * draft is compared, stands for itself, and is asked for soon, and again whenever another size turns out to be off.
  */
 
 /** Measurements after which an n is known. */
@@ -38,8 +38,9 @@ const LOG_MOST = Math.log(MOST_RATIO);
 export class CostModel {
   /** Largest n known. */
   readonly most: number;
-  /** Logarithms: of the engine's table (µs), of each n, and of what known n cost over what the table says. */
+  /** The engine's table, µs. */
   private readonly table: Float64Array;
+  /** Logarithms: of each n, and of what known n cost over what the table says. */
   private readonly log: Float64Array;
   private readonly own: Float64Array;
   /** What each n costs apart from `scale`, µs: what follows from all that is known. */
@@ -65,7 +66,7 @@ export class CostModel {
     this.most = most;
     this.cost = new Float64Array(most + 1);
     for (let n = 1; n <= most; n++) this.cost[n] = interpolate(tokens, us, n);
-    this.table = this.cost.map(Math.log);
+    this.table = this.cost.slice();
     this.log = this.cost.map((_, n) => Math.log(n));
     this.own = new Float64Array(most + 1);
     this.seen = new Uint16Array(most + 1);
@@ -114,7 +115,7 @@ export class CostModel {
     const settled = seen[n] >= SETTLED;
     if (!this.known(n)) {
       first[FIRM * n + seen[n]] = Math.log(us / this.scale);
-      if (++seen[n] === FIRM) own[n] = median3(first, FIRM * n) - this.table[n];
+      if (++seen[n] === FIRM) own[n] = median3(first, FIRM * n) - Math.log(this.table[n]);
     } else {
       if (!settled) seen[n]++;
       const off = Math.log(us / this.us(n));
@@ -152,14 +153,14 @@ export class CostModel {
   private infer(): void {
     const { table, log, own, cost, most } = this;
     let left = 1;
-    cost[1] = Math.exp(table[1] + (this.known(1) ? own[1] : this.lean(1, table[1])));
+    cost[1] = table[1] * Math.exp(this.known(1) ? own[1] : this.lean(1, Math.log(table[1])));
     for (let right = 2; right <= most + 1; right++) {
       const end = right > most;
       if (!end && !this.known(right)) continue;
-      if (!end) cost[right] = Math.exp(table[right] + own[right]);
+      if (!end) cost[right] = table[right] * Math.exp(own[right]);
       const slope = end ? 0 : (own[right] - own[left]) / (log[right] - log[left]);
       for (let n = left + 1; n < right; n++) {
-        const guess = Math.exp(table[n] + own[left] + slope * (log[n] - log[left]));
+        const guess = table[n] * Math.exp(own[left] + slope * (log[n] - log[left]));
         const straight = this.straight(n, left, end ? 0 : right);
         const inferred = Math.max(cost[n - 1] / CLIFF, Math.min(guess, straight));
         cost[n] = inferred * Math.exp(this.lean(n, Math.log(inferred)));
