@@ -1,9 +1,13 @@
 /**
  * Runs the drafter over made-up text for many matrix updates and reports what a long service would show: garbage-collection pauses, heap growth
- * per step, the memory bound, µs per draft. Exits with 1 when the bound was crossed or something is broken.
+ * per step, the memory bound, µs per draft, and how long writing and loading a snapshot of all that takes. Exits with 1 when the bound was crossed or
+ * the snapshot is not what was learnt.
  *
  *     npx tsx scripts/drafter-soak.ts [updates, default 10000000] [matrix MiB, default 64]
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import { PerformanceObserver } from "node:perf_hooks";
 import type { VerifiedSlot } from "../src/drafter/draft.ts";
 import { AdedDrafter } from "../src/drafter/drafter.ts";
@@ -26,21 +30,28 @@ const collections = new PerformanceObserver((list) => {
 });
 
 const random = new Random(1);
-const drafter = new AdedDrafter(
-  {
-    model: "soak",
-    nVocab: VOCAB,
-    vocabHash: "0000000000000000",
-    nSlots: 1,
-    maxNodes: NODES,
-    tree: true,
-    maxChain: 0,
-    topK: K,
-    costTokens: Int32Array.of(1, 64),
-    costUs: Float32Array.of(1000, 2000),
-  },
-  { fixedNodes: NODES, matrixBytes: bytes },
-);
+const ENGINE = {
+  model: "soak",
+  nVocab: VOCAB,
+  vocabHash: "0000000000000000",
+  nSlots: 1,
+  maxNodes: NODES,
+  tree: true,
+  maxChain: 0,
+  topK: K,
+  costTokens: Int32Array.of(1, 64),
+  costUs: Float32Array.of(1000, 2000),
+};
+const drafter = fresh();
+
+function fresh(): AdedDrafter {
+  return new AdedDrafter(ENGINE, { fixedNodes: NODES, matrixBytes: bytes });
+}
+
+async function timed<T>(work: () => T | Promise<T>): Promise<{ value: T; ms: number }> {
+  const start = performance.now();
+  return { value: await work(), ms: performance.now() - start };
+}
 
 // the engine's frame, made once: what is allocated from here on is the drafter's
 const slot: VerifiedSlot = {
@@ -114,6 +125,12 @@ await new Promise((resolve) => setTimeout(resolve, 50));
 const us = samples.slice(0, Math.min(steps, samples.length)).sort();
 const { matrix } = drafter.stats();
 const heap = process.memoryUsage();
+const folder = mkdtempSync(path.join(tmpdir(), "aded-soak-"));
+const snapshot = path.join(folder, "soak.snapshot");
+const written = await timed(() => drafter.save(snapshot));
+const copy = fresh();
+const loaded = await timed(() => copy.load(snapshot));
+rmSync(folder, { recursive: true });
 const result = {
   updates: done,
   steps,
@@ -130,6 +147,12 @@ const result = {
   heap_growth_bytes_per_step:
     steps > WARM_STEPS ? (heap.heapUsed - heapStart) / (steps - WARM_STEPS) : Number.NaN,
   array_buffers: heap.arrayBuffers,
+  snapshot: {
+    bytes: loaded.value.bytes,
+    rows: loaded.value.rows,
+    write_ms: written.ms,
+    load_ms: loaded.ms,
+  },
 };
 console.log(JSON.stringify(result, null, 2));
-process.exitCode = result.bound_held ? 0 : 1;
+process.exitCode = result.bound_held && loaded.value.rows === matrix.rows ? 0 : 1;

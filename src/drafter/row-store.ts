@@ -54,6 +54,17 @@ export class RowStore {
     return this.count++;
   }
 
+  /** Copies row `from` over row `to`. */
+  copy(from: number, to: number): void {
+    const { shift, mask, width } = this;
+    const source = this.chunks[from >>> shift];
+    const target = this.chunks[to >>> shift];
+    const [i, j] = [from & mask, to & mask];
+    for (const field of ["keyA", "keyB", "size", "seen", "use"] as const) target[field][j] = source[field][i];
+    for (const field of ["ids", "probs"] as const)
+      for (let e = 0; e < width; e++) target[field][j * width + e] = source[field][i * width + e];
+  }
+
   /** Gives the last chunk back; its rows are gone, so the caller has taken them out of the index. */
   dropLastChunk(): void {
     this.chunks.pop();

@@ -78,12 +78,17 @@ function* scopeRecords({ matrix, history, greedy, sampled }: Scope): Generator<S
 /** Fills the scopes, which are empty before, from a file; empties them again and moves the file aside when it can't be used. */
 export function loadSnapshot(file: string, info: EngineInfo, scopes: Scopes): SnapshotLoad {
   let scope: Scope | undefined;
+  const leave = (): void => {
+    if (scope === undefined) return;
+    scope.matrix.index();
+    scopes.leave(scope);
+  };
   try {
     const bytes = readSnapshot(file, (head, body, length) => {
       if (head.kind === "header") {
         checkVocabulary(head, info);
       } else if (head.kind === "scope") {
-        if (scope !== undefined) scopes.leave(scope);
+        leave();
         scope = scopes.enter(String(head.name));
       } else if (scope === undefined) {
         throw new SnapshotDamage(`a record of kind ${head.kind} belongs to no scope`);
@@ -91,11 +96,11 @@ export function loadSnapshot(file: string, info: EngineInfo, scopes: Scopes): Sn
         take(scope, head, body, length);
       }
     });
-    if (scope !== undefined) scopes.leave(scope);
+    leave();
     return { rows: scopes.rows, bytes: bytes ?? 0 };
   } catch (error) {
-    if (!(error instanceof SnapshotDamage)) throw error;
     scopes.clear();
+    if (!(error instanceof SnapshotDamage)) throw error;
     return { rows: 0, bytes: 0, damage: { reason: error.message, aside: setAside(file) } };
   }
 }

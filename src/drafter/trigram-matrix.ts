@@ -8,7 +8,7 @@
  * looking at a bounded number of rows).
  */
 import type { MemoryBudget } from "./memory-budget.ts";
-import { RowStore } from "./row-store.ts";
+import { type RowChunk, RowStore } from "./row-store.ts";
 
 /** Stands for "no token" in a key. */
 export const NONE = -1;
@@ -212,30 +212,72 @@ export class TrigramMatrix {
   }
 
   /**
-   * Takes packed rows in, as far as there is room; a row whose key it holds stays as it is, since a snapshot may hold a key twice.
+   * Takes packed rows in, behind those that it holds and as far as there is room. They are found once `index` was called, and until then
+   * nothing else may be: a snapshot's rows are millions, and one index for all of them takes a fraction of the time.
    *
    * @param bytes how long the body is
    */
   unpack(body: ArrayBuffer, bytes: number, { rows, width }: { rows: number; width: number }): void {
     if (!(rows >= 0 && width >= 1) || bytes !== rows * (8 + width * 8 + 3)) return;
     const packed = packedRows(body, rows, width);
-    const kept = Math.min(width, this.width);
-    for (let r = 0; r < rows; r++) {
-      const a = packed.keyA[r];
-      const b = packed.keyB[r];
-      if (this.find(a, b) >= 0) continue;
-      const row = this.insert(a, b);
-      if (row < 0) return;
-      const chunk = this.rows.chunks[row >>> this.rows.shift];
-      const i = row & this.rows.mask;
-      for (let j = 0; j < kept; j++) {
-        chunk.ids[i * this.width + j] = packed.ids[r * width + j];
-        chunk.probs[i * this.width + j] = packed.probs[r * width + j];
+    const { chunks, shift, mask } = this.rows;
+    for (let from = 0; from < rows; ) {
+      if (this.wantsChunk && !this.reserveIndex(chunks.length + 1)) return;
+      const first = this.rows.add();
+      if (first < 0) return;
+      const i = first & mask;
+      // up to the chunk's end
+      const n = Math.min(rows - from, mask + 1 - i);
+      this.rows.count += n - 1;
+      const chunk = chunks[first >>> shift];
+      const part = packedPart(packed, from, n, width);
+      chunk.keyA.set(part.keyA, i);
+      chunk.keyB.set(part.keyB, i);
+      chunk.seen.set(part.seen, i);
+      chunk.use.set(part.use, i);
+      if (width === this.width) {
+        chunk.ids.set(part.ids, i * width);
+        chunk.probs.set(part.probs, i * width);
+        chunk.size.set(part.size, i);
+      } else {
+        copyRows(part, width, chunk, i, this.width);
       }
-      chunk.size[i] = Math.min(kept, packed.size[r]);
-      chunk.seen[i] = packed.seen[r];
-      chunk.use[i] = packed.use[r];
+      from += n;
     }
+  }
+
+  /** Makes the index anew, after `unpack`. Of rows with the same key, of which a snapshot may hold some, the first one stays. */
+  index(): void {
+    const { rows } = this;
+    const hashes = new Uint32Array(rows.count);
+    const from = new Int32Array(SHARDS + 1);
+    for (let row = 0; row < rows.count; row++) {
+      const hash = this.hashOf(row);
+      hashes[row] = hash;
+      from[(hash >>> 24) + 1]++;
+    }
+    for (let s = 0; s < SHARDS; s++) from[s + 1] += from[s];
+    // shard by shard, so that each is filled while it lies in the cache
+    const ordered = new Int32Array(rows.count);
+    const next = from.slice();
+    for (let row = 0; row < rows.count; row++) ordered[next[hashes[row] >>> 24]++] = row;
+    const repeated: number[] = [];
+    this.indexBytes = 0;
+    for (let s = 0; s < SHARDS; s++) {
+      const inShard = ordered.subarray(from[s], from[s + 1]);
+      let slots = inShard.length === 0 ? 0 : FIRST_SHARD_SLOTS;
+      while (inShard.length * 4 > slots * 3) slots *= 2;
+      const shard = new Int32Array(slots);
+      const before = repeated.length;
+      for (const row of inShard) if (!this.placeNew(shard, hashes, row)) repeated.push(row);
+      this.shards[s] = shard;
+      this.shardRows[s] = inShard.length - (repeated.length - before);
+      this.indexBytes += shard.byteLength;
+    }
+    repeated.sort((x, y) => y - x);
+    for (const row of repeated) this.fillGap(row);
+    // few rows in many shards take more than was set aside with their chunks
+    while (!this.reserveIndex(rows.chunks.length) && this.releaseChunk());
   }
 
   /** Frees the last chunk with all its rows, for another matrix of the same budget. False if there is none. */
@@ -402,6 +444,39 @@ export class TrigramMatrix {
     return victim;
   }
 
+  /** Puts a row into a shard; false if its key is there already. */
+  private placeNew(shard: Int32Array, hashes: Uint32Array, row: number): boolean {
+    const hash = hashes[row];
+    const mask = shard.length - 1;
+    let at = hash & mask;
+    for (; shard[at] !== 0; at = (at + 1) & mask) {
+      const other = shard[at] - 1;
+      if (hashes[other] === hash && this.sameKey(other, row)) return false;
+    }
+    shard[at] = row + 1;
+    return true;
+  }
+
+  private sameKey(x: number, y: number): boolean {
+    const { chunks, shift, mask } = this.rows;
+    const [cx, cy] = [chunks[x >>> shift], chunks[y >>> shift]];
+    return cx.keyA[x & mask] === cy.keyA[y & mask] && cx.keyB[x & mask] === cy.keyB[y & mask];
+  }
+
+  /** Moves the last row to the place of one that is not in the index. */
+  private fillGap(row: number): void {
+    const { rows } = this;
+    const last = rows.count - 1;
+    if (row !== last) {
+      this.unlink(last);
+      rows.copy(last, row);
+      const hash = this.hashOf(row);
+      place(this.shards[hash >>> 24], hash, row);
+      this.shardRows[hash >>> 24]++;
+    }
+    rows.count--;
+  }
+
   /** Takes a row out of the index and closes the gap (backward shift: no tombstones). */
   private unlink(row: number): void {
     const hash = this.hashOf(row);
@@ -440,6 +515,34 @@ function packedRows(buffer: ArrayBuffer, rows: number, width: number) {
     seen: new Uint8Array(buffer, at + rows, rows),
     use: new Uint8Array(buffer, at + 2 * rows, rows),
   };
+}
+
+type PackedRows = ReturnType<typeof packedRows>;
+
+/** `n` of packed rows, from number `from` on. */
+function packedPart(packed: PackedRows, from: number, n: number, width: number): PackedRows {
+  const to = from + n;
+  return {
+    keyA: packed.keyA.subarray(from, to),
+    keyB: packed.keyB.subarray(from, to),
+    ids: packed.ids.subarray(from * width, to * width),
+    probs: packed.probs.subarray(from * width, to * width),
+    size: packed.size.subarray(from, to),
+    seen: packed.seen.subarray(from, to),
+    use: packed.use.subarray(from, to),
+  };
+}
+
+/** Copies successors of rows of another width, the likeliest where there are too many. @param at the first row's place in the chunk */
+function copyRows(part: PackedRows, width: number, chunk: RowChunk, at: number, own: number): void {
+  const kept = Math.min(width, own);
+  for (let r = 0; r < part.size.length; r++) {
+    for (let j = 0; j < kept; j++) {
+      chunk.ids[(at + r) * own + j] = part.ids[r * width + j];
+      chunk.probs[(at + r) * own + j] = part.probs[r * width + j];
+    }
+    chunk.size[at + r] = Math.min(kept, part.size[r]);
+  }
 }
 
 /** 32 well-mixed bits: the upper 8 choose the shard, the lower ones the slot. */

@@ -109,4 +109,6 @@ export interface DraftingSnapshot {
   refused?: number;
   /** How often the drafter's thread was started again after it died. */
   restarts?: number;
+  /** Garbage collections of the drafter's thread since it met the engine, ms. */
+  gc?: { pauses: number; total_ms: number; longest_ms: number };
 }

@@ -198,6 +198,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       late: this.#status?.counters.late ?? 0,
       refused: this.#status?.counters.refused ?? 0,
       restarts: this.#restarts,
+      gc: this.#status?.garbage,
     };
   }
 

@@ -2,6 +2,7 @@
 import type { DrafterStats, Exactness } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
 import type { LinkCounters, LinkState } from "./client.ts";
+import type { GarbageFigures } from "./garbage.ts";
 import type { WatchedStep } from "./watch.ts";
 
 export interface WorkerInput {
@@ -41,6 +42,7 @@ export interface StatusMessage {
   exactness?: Exactness;
   stats?: DrafterStats;
   counters: LinkCounters;
+  garbage: GarbageFigures;
   /** Why the drafter does not use the floor that it was given. */
   floorRefused?: { reason: string; hint: string };
 }

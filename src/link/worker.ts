@@ -7,6 +7,7 @@ import type { DrafterOptions } from "../drafter/options.ts";
 import { Recording, recordTraffic } from "../simulator/recorder.ts";
 import { replayEngine } from "../simulator/replay.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
+import { GarbageWatch } from "./garbage.ts";
 import { LatencyRing } from "./latency.ts";
 import { SnapshotKeeper } from "./snapshot-keeper.ts";
 import { StepWatch } from "./watch.ts";
@@ -94,6 +95,8 @@ function warmUp(info: EngineInfo): void {
 // while the engine loads its model
 if (!existsSync(input.socketPath)) warmUp(USUAL);
 
+const garbage = new GarbageWatch();
+
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
   topK: input.topK,
@@ -103,6 +106,8 @@ const client = new DraftLinkClient({
     useFloor(drafter, info);
     keeper?.attach(drafter, info);
     if (recording !== undefined) recordTraffic(drafter, info, recording);
+    // compiling and a snapshot leave garbage before the first request
+    garbage.start();
     return drafter;
   },
   log,
@@ -127,6 +132,7 @@ function report(always: boolean): void {
     exactness: client.info?.exactness,
     stats,
     counters: client.counters,
+    garbage: garbage.figures,
     floorRefused,
   });
 }
@@ -153,6 +159,7 @@ port.on("message", (message: MainMessage) => {
     return;
   }
   clearInterval(timer);
+  garbage.stop();
   client.stop();
   report(true);
   void Promise.all([keeper?.stop(), recording?.close()]).then(() => port.close());

@@ -18,8 +18,8 @@ function learn(matrix: TrigramMatrix, a: number, b: number, entries: [number, nu
 function rowOf(matrix: TrigramMatrix, a: number, b: number): Map<number, number> | undefined {
   const row = matrix.find(a, b);
   if (row < 0) return undefined;
-  const ids = new Int32Array(WIDTH);
-  const probs = new Float32Array(WIDTH);
+  const ids = new Int32Array(matrix.width);
+  const probs = new Float32Array(matrix.width);
   const n = matrix.read(row, ids, probs);
   return new Map(Array.from({ length: n }, (_, i) => [ids[i], probs[i]]));
 }
@@ -207,5 +207,64 @@ describe("TrigramMatrix", () => {
       }),
       { numRuns: 50 },
     );
+  });
+
+  it("takes packed rows back as they were, the first of those that came twice, and goes on learning", () => {
+    const rows = fc.uniqueArray(
+      fc.tuple(fc.integer({ min: NONE, max: 40 }), fc.integer({ min: 0, max: 40 })),
+      {
+        selector: ([a, b]) => `${a},${b}`,
+        maxLength: 200,
+      },
+    );
+    const slice = fc.tuple(fc.nat(199), fc.integer({ min: 1, max: 60 }));
+    fc.assert(
+      fc.property(rows, fc.array(slice, { maxLength: 4 }), fc.constantFrom(3, 4, 6), (keys, again, width) => {
+        const matrix = matrixOf();
+        for (const [a, b] of keys) {
+          learn(matrix, a, b, [
+            [b + 1, 0.5],
+            [a + 2, 0.25],
+            [100 + b, 0.125],
+            [200 + a, 0.0625],
+          ]);
+        }
+        const copy = new TrigramMatrix(new MemoryBudget(2 ** 20), { width, chunkShift: 4 });
+        // some slices twice, as when rows move while a snapshot is written
+        for (const [from, n] of [...again, [0, 200], ...again]) {
+          const slice = new ArrayBuffer(n * matrix.rowBytes);
+          const packed = matrix.pack(from, n, slice);
+          copy.unpack(slice, packed * matrix.rowBytes, { rows: packed, width: WIDTH });
+        }
+        copy.index();
+        expect(copy.checkIntegrity()).toEqual([]);
+        expect(copy.rowCount).toBe(keys.length);
+        for (const [a, b] of keys) {
+          const all = [...(rowOf(matrix, a, b) ?? [])].slice(0, width);
+          expect([...(rowOf(copy, a, b) ?? [])]).toEqual(all);
+          expect(copy.seen(copy.find(a, b))).toBe(1);
+        }
+        for (let b = 41; b < 90; b++) learn(copy, 0, b, [[1, 1]]);
+        expect(copy.checkIntegrity()).toEqual([]);
+        expect(copy.rowCount).toBe(keys.length + 49);
+      }),
+    );
+  });
+
+  it.each([4, 8])("takes as many packed rows as there is room for, in chunks of 2^%i", (chunkShift) => {
+    const matrix = matrixOf();
+    for (let b = 0; b < 900; b++) learn(matrix, 1, b, [[b, 1]]);
+    const budget = new MemoryBudget(3 * matrixOf(0, chunkShift).chunkBytes);
+    const copy = new TrigramMatrix(budget, { width: WIDTH, chunkShift });
+    const slice = new ArrayBuffer(900 * matrix.rowBytes);
+    copy.unpack(slice, matrix.pack(0, 900, slice) * matrix.rowBytes, { rows: 900, width: WIDTH });
+    copy.index();
+    expect(copy.checkIntegrity()).toEqual([]);
+    expect(copy.bytes).toBe(budget.used);
+    expect(copy.rowCount).toBeGreaterThanOrEqual(1 << chunkShift);
+    for (let b = 0; b < copy.rowCount; b++) expect(rowOf(copy, 1, b)).toEqual(new Map([[b, 1]]));
+    learn(copy, 2, 2, [[7, 1]]);
+    expect(copy.checkIntegrity()).toEqual([]);
+    expect(rowOf(copy, 2, 2)).toEqual(new Map([[7, 1]]));
   });
 });

@@ -68,6 +68,11 @@ describe("DraftingHost", () => {
     });
     expect(snapshot.draft_us.p50).toBeGreaterThan(0);
     expect(snapshot.link_us.p99).toBeGreaterThan(0);
+    expect(snapshot.gc).toEqual({
+      pauses: expect.any(Number),
+      total_ms: expect.any(Number),
+      longest_ms: expect.any(Number),
+    });
   }, 30_000);
 
   it("tells when the link is up, and gives up after a while", async () => {
