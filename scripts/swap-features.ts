@@ -443,7 +443,7 @@ const FEATURES: Feature[] = [
     setups: {
       aded: { models: { a: {}, b: { args: "--no-such-flag" } } },
       "llama-swap": { models: { a: {}, b: { args: "--no-such-flag" } } },
-      router: { models: { a: {}, b: { args: "--grp-attn-n x" } } },
+      router: { models: { a: {}, b: { args: "--override-kv nothing" } } },
     },
     async observe(running) {
       const answers = [];
@@ -464,6 +464,11 @@ const FEATURES: Feature[] = [
     async observe(running, name) {
       await running.complete("a");
       await running.complete("b");
+      const contextOfB = async (): Promise<string | undefined> => {
+        const target = name === "llama-swap" ? "/upstream/b/props" : "/props?model=b";
+        return /"n_ctx":\s*(\d+)/.exec((await running.http.send("GET", target)).body.toString())?.[1];
+      };
+      const before = await contextOfB();
       const old = readFileSync(running.file, "utf8");
       const at = old.indexOf(name === "router" ? "[b]" : "  b:");
       writeFileSync(
@@ -474,12 +479,7 @@ const FEATURES: Feature[] = [
       await delay(4000);
       const after = (await running.loaded()).sort();
       await running.complete("b");
-      const props = await running.http.send(
-        "GET",
-        name === "llama-swap" ? "/upstream/b/props" : "/props?model=b",
-      );
-      const context = /"n_ctx":\s*(\d+)/.exec(props.body.toString())?.[1];
-      return `4 s later loaded: ${after.length === 0 ? "none" : after}; context per slot of b then: ${context}`;
+      return `4 s later loaded: ${after.length === 0 ? "none" : after}; context per slot of b: ${before}, then ${await contextOfB()}`;
     },
   },
   {

@@ -30,7 +30,7 @@ function projectTexts(folders: readonly string[], names: RegExp): { name: string
   );
 }
 
-const ODD = [
+export const ODD = [
   "Grüße aus Köln – schön, daß es 5 € kostet! ½ + ⅓ = ⅚",
   "これは長い文章です。日本語にはスペースがありません。東京、大阪、京都。",
   "مرحبا بالعالم، كيف حالك اليوم؟ هذا نص باللغة العربية.",
