@@ -24,7 +24,8 @@ struct attn_case {
 // cells of one sequence: a past, then the nodes of a tree. cell i holds entry at[i] of the data, -1: garbage that nobody sees
 struct layout {
     std::vector<int> at;
-    bool             ordered = true; // else the order by position goes with the mask
+    bool             ordered = true;  // else the order by position goes with the mask; hidden cells stand before and behind the others in it
+    bool             ready   = false; // and the mask in that order, too
 };
 
 struct attn_test {
@@ -103,6 +104,7 @@ struct attn_test {
         ggml_tensor * ot = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, n_kv, 1);
         ggml_tensor * st = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, p.n_head);
         mt->src[0] = ot;
+        mt->src[1] = l.ready ? ggml_dup_tensor(ctx, mt) : nullptr;
 
         const auto head = [&](ggml_tensor * t, int64_t D) {
             return ggml_view_3d(ctx, t, D, n_kv, p.n_head_kv, t->nb[1], ggml_row_size(p.type, D), 0);
@@ -128,7 +130,7 @@ struct attn_test {
         if (l.ordered) {
             order[0] = -1;
         } else {
-            const auto pos = [&](int32_t cell) { return l.at[cell] < 0 ? INT32_MAX : position(l.at[cell]); };
+            const auto pos = [&](int32_t cell) { return l.at[cell] >= 0 ? position(l.at[cell]) : cell%3 == 0 ? INT32_MIN : INT32_MAX; };
             std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return pos(a) < pos(b); });
         }
         std::vector<uint8_t> cells;
@@ -139,6 +141,13 @@ struct attn_test {
         ggml_backend_tensor_set(qt, qs.data(), 0, ggml_nbytes(qt));
         ggml_backend_tensor_set(mt, mask.data(), 0, ggml_nbytes(mt));
         ggml_backend_tensor_set(ot, order.data(), 0, ggml_nbytes(ot));
+        if (l.ready && !l.ordered) {
+            std::vector<ggml_fp16_t> in_order;
+            for (int64_t i = 0; i < n*n_kv; i++) {
+                in_order.push_back(mask[i/n_kv*n_kv + order[i%n_kv]]);
+            }
+            ggml_backend_tensor_set(mt->src[1], in_order.data(), 0, ggml_nbytes(mt));
+        }
         ggml_backend_tensor_set(st, sinks.data(), 0, ggml_nbytes(st));
 
         return c.compute(ctx, out, n_threads);
@@ -258,15 +267,16 @@ static void test_case(test_state & ts, const cpu & c, const attn_case & p) {
     n_bad = 0;
     std::vector<int> all(n_tree);
     std::iota(all.begin(), all.end(), 0);
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < 4; round++) {
         layout mixed;
         mixed.ordered = false;
+        mixed.ready   = round%2 == 1;
         for (int e = 0; e < t.n_entry; e++) {
             mixed.at.push_back(e);
         }
         mixed.at.resize(GGML_PAD(t.n_entry + 40, 32), -1);
         // all cells, or those at the end, as when the nodes rejected before left theirs
-        std::shuffle(round == 0 ? mixed.at.begin() : mixed.at.begin() + std::max(0, p.depth - 30), mixed.at.end(), ts.rng);
+        std::shuffle(round < 2 ? mixed.at.begin() : mixed.at.begin() + std::max(0, p.depth - 30), mixed.at.end(), ts.rng);
         n_bad += count_bad(mixed, all, 2);
         n_bad += count_bad(mixed, { n_tree - 1, 3, 7 }, 1);
         n_bad += count_bad(mixed, { n_tree/2 }, ts.n_threads);

@@ -31,7 +31,7 @@ static inline f32v exp_f32(f32v v) {
 }
 
 static constexpr int     TILE       = 16;         // cells that are converted to F32 at once
-static constexpr int     MAX_FEW    = LANES == 16 ? 9 : 4; // queries for which neither transposing nor converting cells pays (measured)
+static constexpr int     MAX_FEW    = LANES == 16 ? 9 : 4; // queries that see a tile for which neither transposing nor converting cells pays (measured)
 static constexpr int     MAX_ROWS   = 32;         // queries that share the converted cells
 static constexpr int64_t MAX_SCORES = 256 << 10;  // floats: the scores of the rows at once, unless one row needs more
 
@@ -41,7 +41,8 @@ struct attn {
     const ggml_tensor * k;
     const ggml_tensor * v;
     const ggml_tensor * mask;
-    const ggml_tensor * order; // [n_kv, n_stream] cells by position, -1 at the front: as they are (src/llama-kv-order.h); may be NULL
+    const ggml_tensor * order;   // [n_kv, n_stream] cells by sequence and position, -1 at the front: as they are (src/llama-kv-order.h); may be NULL
+    const ggml_tensor * ordered; // the mask in that order; may be NULL
     const ggml_tensor * sinks;
 
     int64_t DK, DV;      // sizes of a head
@@ -57,7 +58,8 @@ struct attn {
 
     explicit attn(const ggml_tensor * dst) :
         dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]),
-        order(mask && mask->src[0] && mask->src[0]->type == GGML_TYPE_I32 && mask->src[0]->ne[0] == k->ne[1] ? mask->src[0] : nullptr), sinks(dst->src[4]),
+        order(mask && mask->src[0] && mask->src[0]->type == GGML_TYPE_I32 && mask->src[0]->ne[0] == k->ne[1] ? mask->src[0] : nullptr),
+        ordered(order && mask->src[1] && ggml_are_same_shape(mask, mask->src[1]) && mask->src[1]->type == mask->type ? mask->src[1] : nullptr), sinks(dst->src[4]),
         DK(k->ne[0]), DV(v->ne[0]), DKp(GGML_PAD(DK, LANES)), DVp(GGML_PAD(DV, LANES)),
         n_kv(k->ne[1]), n_kvp(GGML_PAD(n_kv, TILE)), s_stride(n_kvp + 16), group(q->ne[2]/k->ne[2]), n_rows(group*q->ne[1]) {
         memcpy(&scale,    (const float *) dst->op_params + 0, sizeof(float));
@@ -72,8 +74,10 @@ struct attn {
 
     int64_t tasks_per_head() const { return (n_rows + rows - 1)/rows; }
 
-    // per thread, floats: queries, scores, sums, cells, cells transposed, mask
-    int64_t work() const { return GGML_PAD(rows*(DKp + s_stride + DVp + (order ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp), 16); }
+    // per thread, floats: queries, scores, sums, cells, cells transposed, who sees which tile, mask
+    int64_t work() const {
+        return GGML_PAD(rows*(DKp + s_stride + DVp + (order && !ordered ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp) + GGML_PAD(n_kvp/TILE, 16), 16);
+    }
 };
 
 // K and V as the kernels read them
@@ -265,10 +269,19 @@ template <typename F> static inline void for_rows(int n, F f) {
     }
 }
 
+// whether the cells of a tile lie one behind another
+static inline bool together(const int32_t * order) {
+    int32_t apart = 0;
+    for (int c = 0; c < TILE; c++) {
+        apart |= order[c] - order[0] - c;
+    }
+    return apart == 0;
+}
+
 // where the kernels read the tile at t from: the cache itself, or its conversion
 template <typename F> static inline void with_tile(const attn & a, const ggml_tensor * t, const char * base, const int32_t * order, int64_t t0, int64_t Dp, bool direct, float * x, F f) {
-    if (direct && !order && t0 + TILE <= a.n_kv && t->ne[0] == Dp) {
-        const char *  at     = base + t0*t->nb[1];
+    if (direct && t0 + TILE <= a.n_kv && t->ne[0] == Dp && (!order || together(order + t0))) {
+        const char *  at     = base + (order ? order[t0] : t0)*t->nb[1];
         const int64_t value  = ggml_type_size(t->type);
         const int64_t stride = t->nb[1]/value;
         for (int c = TILE; c < 2*TILE; c++) {
@@ -295,32 +308,29 @@ struct row {
     float *             out;
 };
 
-static void visible_range(row & r, int64_t n_kv, int64_t n_kvp) {
-    r.begin = 0;
-    r.end   = n_kvp;
-    if (r.mask == nullptr) {
-        return;
-    }
+// finds the cells that a row sees; seen_by[tile] |= bits for the tiles that hold some
+static void visible_tiles(row & r, uint32_t bits, int64_t n_kv, int64_t n_kvp, uint32_t * seen_by) {
     const ggml_fp16_t hidden = GGML_CPU_FP32_TO_FP16(-INFINITY);
-    auto any = [&](int64_t t) {
-        unsigned visible = 0;
-        if (t + TILE <= n_kv) {
+    r.begin = n_kvp;
+    r.end   = 0;
+    for (int64_t t = 0; t < n_kvp; t += TILE) {
+        unsigned visible = r.mask == nullptr;
+        if (r.mask && t + TILE <= n_kv) {
             for (int c = 0; c < TILE; c++) {
                 visible |= r.mask[t + c] ^ hidden;
             }
-        } else {
+        } else if (r.mask) {
             for (int64_t c = t; c < n_kv; c++) {
                 visible |= r.mask[c] ^ hidden;
             }
         }
-        return visible != 0;
-    };
-    while (r.begin < r.end && !any(r.begin)) {
-        r.begin += TILE;
+        if (visible != 0) {
+            seen_by[t/TILE] |= bits;
+            r.begin = std::min(r.begin, t);
+            r.end   = t + TILE;
+        }
     }
-    while (r.begin < r.end && !any(r.end - TILE)) {
-        r.end -= TILE;
-    }
+    r.begin = std::min(r.begin, r.end);
 }
 
 // n queries of a head of K and V, from row0 on; head: of all sequences' heads
@@ -333,12 +343,15 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
     float * o = s + a.rows*a.s_stride;
     float * x = o + a.rows*a.DVp;
     float * xt = x + TILE*std::max(a.DKp, a.DVp);
-    auto *  masks = (ggml_fp16_t *) (xt + TILE*a.DKp); // [rows][n_kvp], in the order of the cells
+    auto *  seen_by = (uint32_t *) (xt + TILE*a.DKp); // [n_kvp/TILE], bit r: row r sees a cell of that tile
+    auto *  masks = (ggml_fp16_t *) (seen_by + GGML_PAD(a.n_kvp/TILE, 16)); // [rows][n_kvp], in the order of the cells, if it does not lie ready
 
     const int32_t * order = a.order ? (const int32_t *) a.order->data + i3%a.order->ne[1]*a.n_kv : nullptr;
     if (order && order[0] < 0) {
         order = nullptr;
     }
+
+    const ggml_tensor * mask = order && a.ordered ? a.ordered : a.mask;
 
     uint32_t n_head_log2 = 0;
     float    m0 = 1.0f, m1 = 1.0f;
@@ -348,32 +361,35 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
         m1 = powf(2.0f, -(a.max_bias / 2.0f)/n_head_log2);
     }
 
+    std::fill(seen_by, seen_by + a.n_kvp/TILE, 0);
+
     row     rows[MAX_ROWS];
     int64_t begin = a.n_kvp, end = 0;
     for (int r = 0; r < n; r++) {
         const int64_t i1 = (row0 + r)/a.group;
         const int64_t h  = kv_head*a.group + (row0 + r)%a.group;
 
-        rows[r].mask = a.mask ? (const ggml_fp16_t *) ((const char *) a.mask->data + i1*a.mask->nb[1] +
-                                                       h%a.mask->ne[2]*a.mask->nb[2] + i3%a.mask->ne[3]*a.mask->nb[3]) : nullptr;
+        rows[r].mask = mask ? (const ggml_fp16_t *) ((const char *) mask->data + i1*mask->nb[1] +
+                                                     h%mask->ne[2]*mask->nb[2] + i3%mask->ne[3]*mask->nb[3]) : nullptr;
         rows[r].slope = a.max_bias <= 0.0f ? 1.0f : h < n_head_log2 ? powf(m0, h + 1) : powf(m1, 2*(h - n_head_log2) + 1);
         rows[r].sink  = a.sinks ? ((const float *) a.sinks->data)[h] : -INFINITY;
         rows[r].out   = (float *) ((char *) a.dst->data + (i3*a.dst->ne[2]*a.dst->ne[1] + h + i1*a.dst->ne[1])*a.dst->nb[1]);
-        const bool same_mask = r > 0 && i1 == (row0 + r - 1)/a.group && a.mask && a.mask->ne[2] == 1;
-        if (order && same_mask) {
+        const bool same_mask = r > 0 && i1 == (row0 + r - 1)/a.group && mask && mask->ne[2] == 1;
+        if (order && !a.ordered && same_mask) {
             rows[r].mask = rows[r - 1].mask;
-        } else if (order) {
-            ggml_fp16_t * mask = masks + r*a.n_kvp;
+        } else if (order && !a.ordered) {
+            ggml_fp16_t * in_order = masks + r*a.n_kvp;
             for (int64_t c = 0; c < a.n_kv; c++) {
-                mask[c] = rows[r].mask[order[c]];
+                in_order[c] = rows[r].mask[order[c]];
             }
-            rows[r].mask = mask;
+            rows[r].mask = in_order;
         }
         if (same_mask) {
             rows[r].begin = rows[r - 1].begin;
             rows[r].end   = rows[r - 1].end;
         } else {
-            visible_range(rows[r], a.n_kv, a.n_kvp);
+            const int m = mask && mask->ne[2] == 1 ? (int) std::min<int64_t>(n - r, a.group - (row0 + r)%a.group) : 1; // rows of this mask
+            visible_tiles(rows[r], (uint32_t) (((uint64_t) 1 << m) - 1) << r, a.n_kv, a.n_kvp, seen_by);
         }
         begin = std::min(begin, rows[r].begin);
         end   = std::max(end,   rows[r].end);
@@ -387,18 +403,16 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
     const char * k = (const char *) a.k->data + kv_head*a.k->nb[2] + i3/(a.q->ne[3]/a.k->ne[3])*a.k->nb[3];
     const char * v = (const char *) a.v->data + kv_head*a.v->nb[2] + i3/(a.q->ne[3]/a.v->ne[3])*a.v->nb[3];
 
-    auto seen = [&](int r, int m, int64_t t) {
-        for (int i = r; i < r + m; i++) {
-            if (rows[i].begin <= t && t < rows[i].end) {
-                return true;
-            }
-        }
-        return false;
-    };
+    // whether any of m rows from r on sees a cell of the tile at t. What is hidden adds zero: it may be left out
+    auto seen = [&](int r, int m, int64_t t) { return (seen_by[t/TILE] >> r & (((uint64_t) 1 << m) - 1)) != 0; };
 
-    const bool few = n <= MAX_FEW;
+    auto few_see = [&](int64_t t) { return n <= MAX_FEW || __builtin_popcount(seen_by[t/TILE]) <= MAX_FEW; };
 
     for (int64_t t = begin; t < end; t += TILE) {
+        if (seen_by[t/TILE] == 0) {
+            continue;
+        }
+        const bool few = few_see(t);
         with_tile(a, a.k, k, order, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
             if (!few) {
                 transpose_tile<decltype(type)>(kt, stride, a.DKp, xt);
@@ -423,6 +437,9 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
 
         f32v m = set1(w.sink);
         for (int64_t c = w.begin; c < w.end; c += LANES) {
+            if (!seen(r, 1, c)) {
+                continue;
+            }
             f32v sv = mul(load_f32(sr + c), set1(a.scale));
             if (a.softcap != 0.0f) {
                 float t[LANES];
@@ -451,20 +468,24 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
         for (int i = 0; i < LANES; i++) {
             M = std::max(M, lanes[i]);
         }
-        if (M == -INFINITY) {
-            rows[r].begin = rows[r].end = 0; // nothing visible: zeros
-        }
-        // outside of its range, a row that shares its kernel with others must not add what is left there
-        std::fill(sr + begin, sr + std::max(begin, w.begin), 0.0f);
-        std::fill(sr + std::max(begin, w.end), sr + std::max(begin, end), 0.0f);
-        for (int64_t c = w.begin; c < w.end; c += LANES) {
-            store(sr + c, exp_f32(add(load_f32(sr + c), set1(-M))));
+        // what a row that shares its kernel with others does not see must not be added as it was left there; nothing visible: zeros
+        for (int64_t t = begin; t < end; t += TILE) {
+            if (M == -INFINITY || !seen(r, 1, t)) {
+                std::fill(sr + t, sr + t + TILE, 0.0f);
+                continue;
+            }
+            for (int64_t c = t; c < t + TILE; c += LANES) {
+                store(sr + c, exp_f32(add(load_f32(sr + c), set1(-M))));
+            }
         }
         sum[r] = a.sinks && M != -INFINITY ? expf(w.sink - M) : 0.0f;
     }
 
     for (int64_t t = begin; t < end; t += TILE) {
-        with_tile(a, a.v, v, order, t, a.DVp, few, x, [&](auto type, auto * vt, int64_t stride) {
+        if (seen_by[t/TILE] == 0) {
+            continue;
+        }
+        with_tile(a, a.v, v, order, t, a.DVp, few_see(t), x, [&](auto type, auto * vt, int64_t stride) {
             for_rows(n, [&](int r, auto R) {
                 if (seen(r, R, t)) {
                     weighted_sums<decltype(type), R>(s + r*a.s_stride + t, a.s_stride, vt, stride, o + r*a.DVp, a.DVp, sum + r);
