@@ -2,7 +2,7 @@
  * Measures what docs/results.md shows, and writes its tables: `aded bench ab` for models, types, sampling and slots, and `aded bench peers`. Each
  * measurement is a file in the output folder; a complete one is not repeated, so a run that was broken off goes on with the same command.
  *
- *     npx tsx scripts/results.ts --prompts mt_bench.jsonl humaneval.jsonl [--limit 20] [--peers-limit 6] [--threads 2] [--out DIR] [--md F]
+ *     npx tsx scripts/results.ts mt_bench.jsonl humaneval.jsonl [--limit 20] [--peers-limit 6] [--threads 2] [--out DIR] [--md F]
  *
  * `--md` writes the tables of what is in the folder; with `--report` nothing is measured.
  */
@@ -15,9 +15,9 @@ import type { PeersReport } from "../src/bench/peers.ts";
 import type { RatioReport } from "../src/bench/ratio.ts";
 import { homePath } from "../src/home.ts";
 
-const { values } = parseArgs({
+const { values, positionals: prompts } = parseArgs({
+  allowPositionals: true,
   options: {
-    prompts: { type: "string", multiple: true, default: [] },
     limit: { type: "string", default: "20" },
     "peers-limit": { type: "string", default: "6" },
     threads: { type: "string", default: "2" },
@@ -81,11 +81,11 @@ function peersFile(model: (typeof MODELS)[number]): string {
 }
 
 function measure(): void {
-  if (values.prompts.length === 0) throw new Error("--prompts is missing");
+  if (prompts.length === 0) throw new Error("name the files with prompts");
   mkdirSync(folder, { recursive: true });
   for (const model of MODELS.filter((m) => titleOf(m).includes(values.only))) {
     const config = configFor(model);
-    const common = ["--config", config, "--prompts", ...values.prompts];
+    const common = ["--config", config, "--prompts", ...prompts];
     for (const temperature of SAMPLING) {
       for (const slots of SLOTS) {
         const file = abFile(model, temperature, slots);
