@@ -14,10 +14,11 @@ struct attn_case {
     float     max_bias = 0.0f;
     float     softcap  = 0.0f;
     bool      sinks    = false;
+    int       n_seq    = 1;     // sequences whose cells lie between each other
 
     std::string name() const {
-        return text("flash_attn_ext %s, heads %dx%d of %d/%d, depth %d%s%s%s", ggml_type_name(type), (int) n_head, (int) n_head_kv, (int) DK, (int) DV, depth,
-                max_bias > 0.0f ? ", ALiBi" : "", softcap > 0.0f ? ", soft cap" : "", sinks ? ", sinks" : "");
+        return text("flash_attn_ext %s, heads %dx%d of %d/%d, depth %d%s%s%s%s", ggml_type_name(type), (int) n_head, (int) n_head_kv, (int) DK, (int) DV, depth,
+                max_bias > 0.0f ? ", ALiBi" : "", softcap > 0.0f ? ", soft cap" : "", sinks ? ", sinks" : "", n_seq > 1 ? ", sequences" : "");
     }
 };
 
@@ -62,9 +63,21 @@ struct attn_test {
         }
     }
 
+    // the sequence of an entry: of the past a few each in turns, of the nodes that of their root
+    int sequence(int entry) const {
+        if (entry < p.depth) {
+            return entry/5%p.n_seq;
+        }
+        int node = entry - p.depth;
+        while (parents[node] >= 0) {
+            node = parents[node];
+        }
+        return node%p.n_seq;
+    }
+
     bool sees(int node, int entry) const {
         if (entry < p.depth) {
-            return true;
+            return sequence(entry) == sequence(p.depth + node);
         }
         for (int i = node; i >= 0; i = parents[i]) {
             if (i == entry - p.depth) {
@@ -130,8 +143,11 @@ struct attn_test {
         if (l.ordered) {
             order[0] = -1;
         } else {
-            const auto pos = [&](int32_t cell) { return l.at[cell] >= 0 ? position(l.at[cell]) : cell%3 == 0 ? INT32_MIN : INT32_MAX; };
-            std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return pos(a) < pos(b); });
+            const auto key = [&](int32_t cell) {
+                const int e = l.at[cell];
+                return e >= 0 ? std::make_pair(sequence(e), position(e)) : std::make_pair(cell%3 == 0 ? -1 : p.n_seq, 0);
+            };
+            std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) { return key(a) < key(b); });
         }
         std::vector<uint8_t> cells;
         put_cell(l, cells, k, ggml_row_size(p.type, p.DK*p.n_head_kv));
@@ -302,6 +318,10 @@ void test_attention(test_state & ts) {
     test_case(ts, c, { GGML_TYPE_F16,   64,  64, 6, 2, 100, 8.0f });
     test_case(ts, c, { GGML_TYPE_F16,   64,  64, 4, 2, 100, 0.0f, 50.0f });
     test_case(ts, c, { GGML_TYPE_F16,   64,  64, 4, 2, 100, 0.0f, 0.0f, true });
+    for (const int depth : { 40, 300 }) {
+        test_case(ts, c, { GGML_TYPE_F16, 64, 64, 9, 3, depth, 0.0f, 0.0f, false, 4 });
+        test_case(ts, c, { GGML_TYPE_F16, 64, 64, 4, 2, depth, 0.0f, 0.0f, true,  2 });
+    }
     if (!quick) {
         test_case(ts, c, { GGML_TYPE_F16, 64, 64, 3, 1, 3000 });
     }
