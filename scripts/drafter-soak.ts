@@ -8,10 +8,10 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { PerformanceObserver } from "node:perf_hooks";
 import type { VerifiedSlot } from "../src/drafter/draft.ts";
 import { AdedDrafter } from "../src/drafter/drafter.ts";
 import { Random } from "../src/drafter/random.ts";
+import { GarbageWatch } from "../src/link/garbage.ts";
 
 const updates = Number(process.argv[2] ?? 10_000_000);
 const bytes = Number(process.argv[3] ?? 64) * 2 ** 20;
@@ -24,10 +24,7 @@ const UPDATES_PER_NODE = 2;
 /** Steps after which the compilers are done, and measuring begins. */
 const WARM_STEPS = 5000;
 
-const pauses: number[] = [];
-const collections = new PerformanceObserver((list) => {
-  for (const { duration } of list.getEntries()) pauses.push(duration);
-});
+const garbage = new GarbageWatch();
 
 const random = new Random(1);
 const ENGINE = {
@@ -112,7 +109,7 @@ while (done < updates) {
     root = next;
     steps++;
     if (steps === WARM_STEPS) {
-      collections.observe({ entryTypes: ["gc"] });
+      garbage.start();
       heapStart = process.memoryUsage().heapUsed;
     }
   }
@@ -122,6 +119,7 @@ while (done < updates) {
   if (text % 50 === 0) await new Promise((resolve) => setImmediate(resolve));
 }
 await new Promise((resolve) => setTimeout(resolve, 50));
+const collected = { ...garbage.figures };
 const us = samples.slice(0, Math.min(steps, samples.length)).sort();
 const { matrix } = drafter.stats();
 const heap = process.memoryUsage();
@@ -139,11 +137,7 @@ const result = {
   limit: bytes,
   bound_held: most <= bytes,
   us: { p50: us[us.length >> 1], p99: us[Math.floor(us.length * 0.99)] },
-  gc: {
-    pauses: pauses.length,
-    longest_ms: Math.max(0, ...pauses),
-    total_ms: pauses.reduce((a, b) => a + b, 0),
-  },
+  gc: collected,
   heap_growth_bytes_per_step:
     steps > WARM_STEPS ? (heap.heapUsed - heapStart) / (steps - WARM_STEPS) : Number.NaN,
   array_buffers: heap.arrayBuffers,

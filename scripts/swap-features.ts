@@ -1,6 +1,7 @@
 /**
  * Tries, feature by feature, what docs/models.md's table says of ADED, llama-swap and llama-server's router mode: each is started with a config
- * that asks for the feature, and what it then does is printed, one Markdown row per feature. Nothing is taken from documentation.
+ * that asks for the feature, and what it then does is printed, one Markdown row per feature. Nothing is taken from documentation. Exit status 1: one could not be
+ * tried.
  *
  *     npx tsx scripts/swap-features.ts --llama-server FILE --llama-swap FILE --a FILE.gguf --b FILE.gguf [--only NAME]
  *
@@ -9,11 +10,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { freePort } from "../src/bench/proxy/free-port.ts";
 import { Endpoint } from "../test/e2e/support/endpoint.ts";
 
 const { values } = parseArgs({
@@ -104,15 +105,6 @@ type Name = "aded" | "llama-swap" | "router";
 
 const folder = mkdtempSync(path.join(tmpdir(), "aded-features-"));
 let configs = 0;
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 function modelFile(name: string): string {
   return FILES[name] ?? FILES.a;
@@ -221,6 +213,14 @@ interface Feature {
 }
 
 const BOTH: Record<Name, Setup> = { aded: {}, "llama-swap": {}, router: {} };
+/** a and b may run at the same time */
+const TOGETHER: Record<Name, Setup> = {
+  aded: { more: ["groups: {g: {members: [a, b], swap: false}}"] },
+  "llama-swap": {
+    more: ["routing: {router: {use: group, settings: {groups: {g: {swap: false, members: [a, b]}}}}}"],
+  },
+  router: { more: ["--models-max", "2"] },
+};
 const many = <T>(n: number, make: (i: number) => Promise<T>) =>
   Promise.all(Array.from({ length: n }, (_, i) => make(i)));
 
@@ -262,13 +262,7 @@ const FEATURES: Feature[] = [
   },
   {
     name: "groups: members that stay together",
-    setups: {
-      aded: { more: ["groups: {g: {members: [a, b], swap: false}}"] },
-      "llama-swap": {
-        more: ["routing: {router: {use: group, settings: {groups: {g: {swap: false, members: [a, b]}}}}}"],
-      },
-      router: { more: ["--models-max", "2"] },
-    },
+    setups: TOGETHER,
     async observe(running) {
       await running.complete("a");
       await running.complete("b");
@@ -454,13 +448,7 @@ const FEATURES: Feature[] = [
   },
   {
     name: "config changed while serving: b's arguments",
-    setups: {
-      aded: { more: ["groups: {g: {members: [a, b], swap: false}}"] },
-      "llama-swap": {
-        more: ["routing: {router: {use: group, settings: {groups: {g: {swap: false, members: [a, b]}}}}}"],
-      },
-      router: { more: ["--models-max", "2"] },
-    },
+    setups: TOGETHER,
     async observe(running, name) {
       await running.complete("a");
       await running.complete("b");
@@ -543,6 +531,7 @@ async function row(feature: Feature): Promise<string> {
       }
     } catch (error) {
       cells.push(`failed: ${(error as Error).message}`);
+      process.exitCode = 1;
     }
   }
   return `| ${[feature.name, ...cells.map((cell) => cell.replaceAll("|", "\\|").replaceAll("\n", " "))].join(" | ")} |`;
