@@ -5,7 +5,8 @@
 // cells that are freed are taken again, so that a sequence's cells need not lie in the order of its positions. a kernel
 // that sums up cell by cell gets other last bits then. and where sequences decode side by side in one cache, their cells
 // lie between each other, so that a kernel that takes several cells at a time takes those of all sequences for each.
-// for such kernels the input of the KQ mask carries an order, and for small batches the mask in that order, too
+// for such kernels flash attention has an order as its source 5, and for small batches the mask in that order as its
+// source 6; the input of the KQ mask holds both, to be filled with it
 
 #include "llama-kv-cells.h"
 

@@ -25,7 +25,7 @@ struct attn_case {
 // cells of one sequence: a past, then the nodes of a tree. cell i holds entry at[i] of the data, -1: garbage that nobody sees
 struct layout {
     std::vector<int> at;
-    bool             ordered = true;  // else the order by position goes with the mask; hidden cells stand before and behind the others in it
+    bool             ordered = true;  // else the order by position is an input, too; hidden cells stand before and behind the others in it
     bool             ready   = false; // and the mask in that order, too
 };
 
@@ -116,13 +116,14 @@ struct attn_test {
         ggml_tensor * mt = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, n_kv, n);
         ggml_tensor * ot = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, n_kv, 1);
         ggml_tensor * st = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, p.n_head);
-        mt->src[0] = ot;
-        mt->src[1] = l.ready ? ggml_dup_tensor(ctx, mt) : nullptr;
+        ggml_tensor * rt = l.ready ? ggml_dup_tensor(ctx, mt) : nullptr;
 
         const auto head = [&](ggml_tensor * t, int64_t D) {
             return ggml_view_3d(ctx, t, D, n_kv, p.n_head_kv, t->nb[1], ggml_row_size(p.type, D), 0);
         };
         ggml_tensor * out = ggml_flash_attn_ext(ctx, ggml_permute(ctx, qt, 0, 2, 1, 3), head(kt, p.DK), head(vt, p.DV), mt, 1.0f/std::sqrt((float) p.DK), p.max_bias, p.softcap);
+        out->src[5] = ot;
+        out->src[6] = rt;
         if (p.sinks) {
             ggml_flash_attn_ext_add_sinks(out, st);
         }
@@ -162,7 +163,7 @@ struct attn_test {
             for (int64_t i = 0; i < n*n_kv; i++) {
                 in_order.push_back(mask[i/n_kv*n_kv + order[i%n_kv]]);
             }
-            ggml_backend_tensor_set(mt->src[1], in_order.data(), 0, ggml_nbytes(mt));
+            ggml_backend_tensor_set(rt, in_order.data(), 0, ggml_nbytes(mt));
         }
         ggml_backend_tensor_set(st, sinks.data(), 0, ggml_nbytes(st));
 

@@ -58,8 +58,9 @@ struct attn {
 
     explicit attn(const ggml_tensor * dst) :
         dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]),
-        order(mask && mask->src[0] && mask->src[0]->type == GGML_TYPE_I32 && mask->src[0]->ne[0] == k->ne[1] ? mask->src[0] : nullptr),
-        ordered(order && mask->src[1] && ggml_are_same_shape(mask, mask->src[1]) && mask->src[1]->type == mask->type ? mask->src[1] : nullptr), sinks(dst->src[4]),
+        order(dst->src[5] && dst->src[5]->type == GGML_TYPE_I32 && dst->src[5]->ne[0] == k->ne[1] ? dst->src[5] : nullptr),
+        ordered(order && mask && dst->src[6] && dst->src[6]->type == mask->type && ggml_are_same_shape(mask, dst->src[6]) ? dst->src[6] : nullptr),
+        sinks(dst->src[4]),
         DK(k->ne[0]), DV(v->ne[0]), DKp(GGML_PAD(DK, LANES)), DVp(GGML_PAD(DV, LANES)),
         n_kv(k->ne[1]), n_kvp(GGML_PAD(n_kv, TILE)), s_stride(n_kvp + 16), group(q->ne[2]/k->ne[2]), n_rows(group*q->ne[1]) {
         memcpy(&scale,    (const float *) dst->op_params + 0, sizeof(float));
