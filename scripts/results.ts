@@ -10,7 +10,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
-import type { AbReport } from "../src/bench/ab-report.ts";
+import { readReport } from "../src/bench/ab-file.ts";
 import type { PeersReport } from "../src/bench/peers.ts";
 import type { RatioReport } from "../src/bench/ratio.ts";
 import { homePath } from "../src/home.ts";
@@ -113,7 +113,7 @@ function rounded(value: number | null | undefined): string {
   return value == null ? "" : value.toFixed(0);
 }
 
-function tables(): string {
+async function tables(): Promise<string> {
   const ab = [
     "| model | temperature | at once | decode time off / on | HumanEval | lowest category of MT-Bench | tokens per step | tokens/s on / off | TTFT p50, ms on / off | same text |",
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -123,7 +123,7 @@ function tables(): string {
       for (const slots of SLOTS) {
         const file = abFile(model, temperature, slots);
         if (!existsSync(file)) continue;
-        const report = JSON.parse(readFileSync(file, "utf8")) as AbReport;
+        const report = await readReport(file);
         const { on, off } = report.arms;
         const others = Object.entries(report.categories).filter(([name]) => name !== "humaneval");
         const [lowest] = others.sort(([, x], [, y]) => (x.ratio ?? 0) - (y.ratio ?? 0));
@@ -168,5 +168,5 @@ function tables(): string {
 }
 
 if (!values.report) measure();
-if (values.md !== undefined) writeFileSync(values.md, tables());
-else process.stdout.write(tables());
+if (values.md !== undefined) writeFileSync(values.md, await tables());
+else process.stdout.write(await tables());
