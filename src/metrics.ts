@@ -64,7 +64,7 @@ export function createMetrics(options: { process?: boolean } = {}): Metrics {
   const generated = counter("aded_generated_tokens_total", "Tokens generated");
   const drafted = counter("aded_drafted_tokens_total", "Draft tokens verified, as the engine counts them");
   const accepted = counter("aded_accepted_tokens_total", "Draft tokens accepted, as the engine counts them");
-  if (options.process) collectDefaultMetrics({ register: registry });
+  if (options.process) collectProcess(registry);
   return {
     registry,
     requests: new Counter({
@@ -115,4 +115,18 @@ export function countsOf(text: string): Record<"prompt" | "generated" | "drafted
     drafted: last("draft_n"),
     accepted: last("draft_n_accepted"),
   };
+}
+
+/** Longest that a timer waits, ms. */
+const NEVER_MS = 2 ** 31 - 1;
+
+/**
+ * What prom-client tells of a process, but for the delays of the event loop: to measure them it wakes up a hundred times a second, idle or not,
+ * and each time takes a core away from the engine's threads. What a scrape itself waited (nodejs_eventloop_lag_seconds) stays.
+ */
+function collectProcess(registry: Registry): void {
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: NEVER_MS });
+  for (const { name } of registry.getMetricsAsArray()) {
+    if (/^nodejs_eventloop_lag_(?!seconds$)/.test(name)) registry.removeSingleMetric(name);
+  }
 }
