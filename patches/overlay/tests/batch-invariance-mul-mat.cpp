@@ -3,6 +3,7 @@
 #include "batch-invariance.h"
 
 #include <map>
+#include <memory>
 
 namespace batch_invariance {
 
@@ -225,6 +226,53 @@ static void test_planes(test_state & ts, const cpu & c, ggml_backend_buffer_type
     }
 }
 
+// several matrices after each other, with the same activations and with others, of one type and of several: as each by itself
+static void test_neighbours(test_state & ts, const cpu & c, ggml_backend_buffer_type_t buft, ggml_type type, int64_t K, const std::vector<int64_t> & rows) {
+    const ggml_type other = type == GGML_TYPE_F32 ? GGML_TYPE_F16 : GGML_TYPE_F32;
+    const int       n_max = 33;
+
+    std::vector<weights>                 ws;
+    std::vector<std::unique_ptr<matrix>> ms;
+    for (size_t i = 0; i < rows.size(); i++) {
+        // the one before the last is of another type
+        ws.emplace_back(ts.rng, i + 2 == rows.size() ? other : type, K, rows[i], false);
+        ms.push_back(std::make_unique<matrix>(ws.back(), buft));
+    }
+    // the last matrix takes the other ones
+    const std::vector<float> xs[2] = { activations(ts.rng, K, n_max), activations(ts.rng, K, n_max) };
+
+    int n_bad = 0;
+    for (int t = 1; t <= ts.n_threads; t++) {
+        for (const int n : { 1, 2, 8, 16, 17, n_max }) {
+            arena a;
+            ggml_tensor * xt[2];
+            for (auto & x : xt) {
+                x = ggml_new_tensor_2d(a.ctx.get(), GGML_TYPE_F32, K, n);
+            }
+            std::vector<ggml_tensor *> ys;
+            ggml_cgraph * graph = ggml_new_graph(a.ctx.get());
+            for (size_t i = 0; i < ms.size(); i++) {
+                ys.push_back(ggml_mul_mat(a.ctx.get(), ms[i]->t, xt[i + 1 == ms.size()]));
+                // an empty operation in between hinders nobody
+                ggml_build_forward_expand(graph, ggml_reshape_1d(a.ctx.get(), ys.back(), ggml_nelements(ys.back())));
+            }
+            a.alloc(ggml_backend_cpu_buffer_type());
+            for (int i = 0; i < 2; i++) {
+                ggml_backend_tensor_set(xt[i], xs[i].data(), 0, ggml_nbytes(xt[i]));
+            }
+            ggml_backend_cpu_set_n_threads(c.backend.get(), t);
+            GGML_ASSERT(ggml_backend_graph_compute(c.backend.get(), graph) == GGML_STATUS_SUCCESS);
+            for (size_t i = 0; i < ms.size(); i++) {
+                const auto want = multiply(c, ms[i]->t, xs[i + 1 == ms.size()].data(), 0, n, 1);
+                std::vector<float> got(want.size());
+                ggml_backend_tensor_get(ys[i], got.data(), 0, got.size()*sizeof(float));
+                n_bad += !same_bits(got.data(), want.data(), want.size());
+            }
+        }
+    }
+    ts.check(n_bad == 0, text("mul_mat %s: %d matrices of up to %d x %d after each other (%d differ)", ggml_type_name(type), (int) rows.size(), (int) *std::max_element(rows.begin(), rows.end()), (int) K, n_bad));
+}
+
 // mixtures of experts: every token's use of an expert as if it were alone, and as the expert's matrix by itself gives it
 static void test_experts(test_state & ts, const cpu & c, ggml_backend_buffer_type_t buft, ggml_type type) {
     const int64_t K = 256, M = 43, n_expert = 6, n_used = 3, n_max = ts.ext == extent::quick ? 20 : 64;
@@ -350,6 +398,11 @@ void test_mul_mat(test_state & ts) {
             test_shape(ts, c, panels, type, s);
         }
         test_planes(ts, c, panels, type);
+        test_neighbours(ts, c, panels, type, 512, { 96, 40, 3, 67, 5, 70, 33, 21 });
+        if (ts.ext != extent::quick) {
+            // one that is too large for each thread to convert for itself, among small ones
+            test_neighbours(ts, c, panels, type, 2048, { 64, ggml_is_quantized(type) ? 4100 : 1100, 48, 64, 80 });
+        }
         test_experts(ts, c, panels, type);
     }
 

@@ -17,6 +17,13 @@ bool ggml_cpu_batch_invariant(void);
 // NULL where this build has no such kernels
 ggml_backend_buffer_type_t ggml_backend_cpu_panel_buffer_type(void);
 
+struct ggml_cgraph;
+struct ggml_compute_params;
+
+// Consecutive products of the same activations, such as those for Q, K and V: the activations are converted once, and no thread waits
+// for the others in between. Returns how many nodes behind node_n are done with it; 0: nothing was done
+int ggml_cpu_invariant_mul_mats(const struct ggml_compute_params * params, const struct ggml_cgraph * cgraph, int node_n);
+
 #ifdef __cplusplus
 }
 

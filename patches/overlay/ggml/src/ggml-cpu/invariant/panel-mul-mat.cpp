@@ -94,6 +94,8 @@ template <typename W, int... N> static constexpr std::array<gemm_t, sizeof...(N)
 struct panel_tensor_traits : tensor_traits {
     virtual size_t alloc_size(const ggml_tensor * t) const                        = 0;
     virtual void   pack(const ggml_tensor * t, uint8_t * dst, const void * src) const = 0;
+    // products of several matrices with the same activations
+    virtual void   mul_mats(const ggml_compute_params * params, ggml_tensor * const * dsts, int n_dsts) const = 0;
 };
 
 struct column {
@@ -226,17 +228,15 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         return n_threads > 1 && ggml_nrows(dst->src[1]) <= MAX_ALONE_COLS && n_panels(src0)*panel_size(src0) <= MAX_ALONE_SIZE;
     }
 
-    static void mul_mat(const ggml_compute_params * params, ggml_tensor * dst) {
-        const ggml_tensor * src0 = dst->src[0];
+    void mul_mats(const ggml_compute_params * params, ggml_tensor * const * dsts, int n_dsts) const override {
+        const ggml_tensor * src0 = dsts[0]->src[0];
 
         const int64_t units  = n_units(src0);
-        const int64_t blocks = n_blocks(src0);
-        const int64_t panels = n_panels(src0);
-        const int64_t n_cols = ggml_nrows(dst->src[1]);
+        const int64_t n_cols = ggml_nrows(dsts[0]->src[1]);
         const size_t  size   = panel_size(src0);
 
-        const auto col_x = [&](int64_t c) { return mul_mat_column(dst, c).x; };
-        const bool alone = converts_alone(dst, params->nth);
+        const auto col_x = [&](int64_t c) { return mul_mat_column(dsts[0], c).x; };
+        const bool alone = std::all_of(dsts, dsts + n_dsts, [&](const ggml_tensor * dst) { return converts_alone(dst, params->nth); });
 
         act * x = (act *) params->wdata;
         if (alone) {
@@ -250,28 +250,48 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
             ggml_barrier(params->threadpool);
         }
 
-        // a chunk: panels that one thread takes at once; a group: panels that stay in the second level cache while
-        // tile after tile of activations passes
-        const int64_t n_chunks = std::min<int64_t>(panels, params->nth*(alone || params->nth == 1 ? 1 : panels*(int64_t) size > (4 << 20) ? 16 : 4));
-        const int64_t group    = n_cols <= 4*MAX_COLS ? 1 : std::max<int64_t>(1, (128 << 10)/size);
-        gemms         gemm;
+        // a chunk: panels that one thread takes at once, counted through all matrices
+        gemms   gemm;
+        int64_t chunk = params->ith;
+        int64_t first = 0;
+        for (int i = 0; i < n_dsts; i++) {
+            const int64_t panels   = n_panels(dsts[i]->src[0]);
+            const int64_t n_chunks = std::min<int64_t>(panels, params->nth*(alone || params->nth == 1 ? 1 : panels*(int64_t) size > (4 << 20) ? 16 : 4));
+            if (alone && params->ith < n_chunks) {
+                mul_mat_panels(dsts[i], x, gemm, panels*params->ith/n_chunks, panels*(params->ith + 1)/n_chunks);
+            }
+            for (; !alone && chunk < first + n_chunks; chunk = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+                mul_mat_panels(dsts[i], x, gemm, panels*(chunk - first)/n_chunks, panels*(chunk - first + 1)/n_chunks);
+            }
+            first += n_chunks;
+        }
+    }
 
-        for (int64_t chunk = params->ith; chunk < n_chunks; chunk = alone ? n_chunks : ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            const int64_t end = panels*(chunk + 1)/n_chunks;
-            for (int64_t p0 = panels*chunk/n_chunks; p0 < end; p0 += group) {
-                for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
-                    const int64_t n = tile_cols(n_cols, c0);
-                    float *       y[MAX_COLS];
+    // the panels begin ... end - 1 of a matrix, all columns
+    static void mul_mat_panels(ggml_tensor * dst, const act * x, gemms & gemm, int64_t begin, int64_t end) {
+        const ggml_tensor * src0 = dst->src[0];
+
+        const int64_t units  = n_units(src0);
+        const int64_t blocks = n_blocks(src0);
+        const int64_t n_cols = ggml_nrows(dst->src[1]);
+        const size_t  size   = panel_size(src0);
+
+        // a group: panels that stay in the second level cache while tile after tile of activations passes
+        const int64_t group = n_cols <= 4*MAX_COLS ? 1 : std::max<int64_t>(1, (128 << 10)/size);
+
+        for (int64_t p0 = begin; p0 < end; p0 += group) {
+            for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
+                const int64_t n = tile_cols(n_cols, c0);
+                float *       y[MAX_COLS];
+                for (int64_t c = 0; c < n; c++) {
+                    y[c] = mul_mat_column(dst, c0 + c).y + p0*ROWS;
+                }
+                const gemm_t gemm_n = gemm(n);
+                for (int64_t p = p0; p < std::min(p0 + group, end); p++) {
+                    const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
+                    gemm_n(blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
                     for (int64_t c = 0; c < n; c++) {
-                        y[c] = mul_mat_column(dst, c0 + c).y + p0*ROWS;
-                    }
-                    const gemm_t gemm_n = gemm(n);
-                    for (int64_t p = p0; p < std::min(p0 + group, end); p++) {
-                        const int rows = (int) std::min<int64_t>(ROWS, src0->ne[1] - p*ROWS);
-                        gemm_n(blocks, (const uint8_t *) src0->data + p*size, x + c0*units, y, rows);
-                        for (int64_t c = 0; c < n; c++) {
-                            y[c] += ROWS;
-                        }
+                        y[c] += ROWS;
                     }
                 }
             }
@@ -399,7 +419,7 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
         if (op->op == GGML_OP_MUL_MAT) {
-            mul_mat(params, op);
+            mul_mats(params, &op, 1);
             return true;
         }
         if (op->op == GGML_OP_MUL_MAT_ID) {
@@ -537,7 +557,41 @@ struct panel_buffer_type : extra_buffer_type {
     }
 };
 
+// whether op multiplies weights in panels
+static bool in_panels(const ggml_tensor * op) {
+    const ggml_tensor * w = op->src[0];
+    return op->op == GGML_OP_MUL_MAT && w->buffer && w->buffer->buft == ggml_backend_cpu_panel_buffer_type();
+}
+
 } // namespace ggml::cpu::invariant
+
+int ggml_cpu_invariant_mul_mats(const struct ggml_compute_params * params, const struct ggml_cgraph * cgraph, int node_n) {
+    using namespace ggml::cpu::invariant;
+    constexpr int MOST = 4;
+
+    ggml_tensor * first = cgraph->nodes[node_n];
+    if (!in_panels(first)) {
+        return 0;
+    }
+    ggml_tensor * dsts[MOST] = { first };
+    int           n          = 1;
+    int           last       = node_n;
+    for (int i = node_n + 1; i < cgraph->n_nodes && n < MOST; i++) {
+        ggml_tensor * op = cgraph->nodes[i];
+        if (ggml_op_is_empty(op->op)) {
+            continue;
+        }
+        if (!in_panels(op) || op->src[1] != first->src[1] || op->src[0]->extra != first->src[0]->extra || (op->flags & GGML_TENSOR_FLAG_COMPUTE) == 0) {
+            break;
+        }
+        dsts[n++] = op;
+        last      = i;
+    }
+    if (n > 1) {
+        ((const panel_tensor_traits *) first->src[0]->extra)->mul_mats(params, dsts, n);
+    }
+    return last - node_n;
+}
 
 ggml_backend_buffer_type_t ggml_backend_cpu_panel_buffer_type(void) {
     using namespace ggml::cpu::invariant;
@@ -557,6 +611,10 @@ ggml_backend_buffer_type_t ggml_backend_cpu_panel_buffer_type(void) {
 }
 
 #else
+
+int ggml_cpu_invariant_mul_mats(const struct ggml_compute_params *, const struct ggml_cgraph *, int) {
+    return 0;
+}
 
 ggml_backend_buffer_type_t ggml_backend_cpu_panel_buffer_type(void) {
     return nullptr;
