@@ -115,8 +115,8 @@ function rounded(value: number | null | undefined): string {
 
 async function tables(): Promise<string> {
   const ab = [
-    "| model | temperature | at once | decode time off / on | HumanEval | lowest category of MT-Bench | tokens per step | tokens/s on / off | TTFT p50, ms on / off | same text |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| model | temperature | at once | decode time off / on | whole requests off / on | HumanEval | lowest category of MT-Bench | tokens per step | tokens/s on / off | TTFT p50, ms on / off | same text |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
   ];
   for (const model of MODELS) {
     for (const temperature of SAMPLING) {
@@ -133,6 +133,7 @@ async function tables(): Promise<string> {
             temperature,
             slots,
             `**${report.overall.ratio?.toFixed(2)}**${bounds(report.overall.ci)}`,
+            ratio(report.overall.e2e),
             ratio(report.categories.humaneval),
             lowest === undefined ? "" : `${lowest[0]} ${ratio(lowest[1])}`,
             report.tokens_per_step?.toFixed(2) ?? "",
