@@ -23,7 +23,7 @@ export interface Database {
   rows<T>(sql: string, what: string): Promise<T[]>;
   /** The texts of a query's only column, one by one. */
   texts(sql: string, what: string): AsyncGenerator<string>;
-  /** The chunks of a query, one by one; each is good until the next is asked for. */
+  /** The chunks of a query, one by one; each is good until the next is asked for. Several queries may be read at a time. */
   chunks(sql: string, what: string): AsyncGenerator<DuckDBDataChunk>;
   /** Calls after the first do nothing. */
   close(): Promise<void>;
@@ -46,10 +46,12 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   const connection = await instance.connect();
   let again: NodeJS.Timeout | undefined;
   let closed = false;
+  /** Those of the queries whose chunks are being read. */
+  const reading = new Set<DuckDBConnection>();
   const interrupt = (): void => {
+    for (const each of [connection, ...reading]) each.interrupt();
     // a query that was asked for but has not begun yet does not notice the first time
-    connection.interrupt();
-    again ??= setInterval(() => connection.interrupt(), INTERRUPT_MS);
+    again ??= setInterval(interrupt, INTERRUPT_MS);
   };
   signal?.addEventListener("abort", interrupt);
   const guarded = async <T>(what: string, work: () => Promise<T>): Promise<T> => {
@@ -62,11 +64,18 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     }
   };
   async function* chunks(sql: string, what: string): AsyncGenerator<DuckDBDataChunk> {
-    const result = await guarded(what, () => connection.stream(sql));
-    for (;;) {
-      const chunk = await guarded(what, () => result.fetchChunk());
-      if (chunk === null || chunk.rowCount === 0) return;
-      yield chunk;
+    // any other query on the same connection would end the stream, as if there were no more rows
+    const own = await guarded(what, () => instance.connect());
+    reading.add(own);
+    try {
+      const result = await guarded(what, () => own.stream(sql));
+      for (;;) {
+        const chunk = await guarded(what, () => result.fetchChunk());
+        if (chunk === null || chunk.rowCount === 0) return;
+        yield chunk;
+      }
+    } finally {
+      if (reading.delete(own)) own.closeSync();
     }
   }
   return {
@@ -89,7 +98,8 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
       closed = true;
       signal?.removeEventListener("abort", interrupt);
       clearInterval(again);
-      connection.closeSync();
+      for (const each of [connection, ...reading]) each.closeSync();
+      reading.clear();
       instance.closeSync();
       if (spill !== undefined) await rm(spill, { recursive: true, force: true });
     },

@@ -206,6 +206,28 @@ describe("reading corpora in a process of its own", () => {
     expect(look(floor, 5, 5)?.seen).toBe(2);
   });
 
+  it("reads several large corpora side by side", async () => {
+    // more than DuckDB holds ready of a query's rows
+    const rows = 150_000;
+    const file = (name: string, n: number): Promise<string> =>
+      makeCorpus(folder, name, [
+        Array.from({ length: rows }, (_, i): Gram => [(i / 400) | 0, i % 400, 7, n]),
+      ]);
+    const loaded = await loadFloor(
+      request([await file("lx.parquet", 1), 1], [await file("ly.parquet", 3), 2]),
+    );
+    const floor = new FloorTable(loaded.buffer);
+    // and a row for each second token alone
+    expect(loaded).toMatchObject({ rows: rows + 400, dropped: 0 });
+    for (const [a, b] of [
+      [0, 0],
+      [187, 33],
+      [374, 399],
+    ]) {
+      expect(look(floor, a, b)).toEqual({ ids: [7], probs: [1], seen: 7 });
+    }
+  });
+
   it("names what is wrong: missing, damaged, two vocabularies", async () => {
     const good = await makeCorpus(folder, "good.parquet", [wide]);
     const other = await makeCorpus(folder, "other.parquet", [wide], { vocabHash: "00" });
