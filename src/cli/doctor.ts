@@ -5,7 +5,7 @@ import { Command } from "commander";
 import { type LoadedConfig, loadConfig } from "../config.ts";
 import { defaultThreads } from "../engine/args.ts";
 import { findEngine } from "../engine/build.ts";
-import { readMeasures } from "../engine/measures.ts";
+import { type Measures, readMeasures } from "../engine/measures.ts";
 import { findKnownFile, parseSource } from "../engine/models.ts";
 import { checkVersion } from "../engine/source.ts";
 import {
@@ -170,14 +170,17 @@ function checkExactness(): Check {
   const name = "same text";
   if (known.length === 0)
     return { name, status: "ok", detail: "not looked at yet, an engine does so when it starts" };
-  const lines = known.map(({ key, tested, exact, noise }) => {
-    const model = key.split(" ")[0];
-    const all = exact.length === tested.length;
-    return all
-      ? `${model}: batches of up to ${tested.at(-1) ?? 1} tokens are exact`
-      : `${model}: of batches of ${tested.join(", ")} tokens those of ${exact.join(", ") || "none"} are exact, noise ${noise.toExponential(1)}`;
-  });
-  const status = known.every(({ tested, exact }) => tested.length === exact.length) ? "ok" : "warn";
+  const isExact = ({ tested, exact }: Measures): boolean => tested.length === exact.length;
+  const lines = known
+    .filter((measures) => !isExact(measures))
+    .map(({ model, invariant, tested, exact, noise }) => {
+      const kernels = invariant ? "" : " with --no-batch-invariant";
+      return `${model}${kernels}: of batches of ${tested.join(", ")} tokens those of ${exact.join(", ") || "none"} are exact, noise ${noise.toExponential(1)}`;
+    });
+  const exact = new Set(known.filter(isExact).map(({ model }) => model));
+  if (exact.size > 0) lines.unshift(`batches give the logits of single tokens: ${[...exact].join(", ")}`);
+  // who switched the kernels off knows
+  const status = known.every((measures) => isExact(measures) || !measures.invariant) ? "ok" : "warn";
   const detail = [...new Set(lines)].join("; ");
   if (status === "ok") return { name, status, detail };
   return {

@@ -10,6 +10,10 @@ import { homePath } from "../home.ts";
 export interface Measures {
   /** What they hold for: model, build, CPU, threads and cache types, as the engine writes it. */
   key: string;
+  /** Name of the model, without its folder. */
+  model: string;
+  /** False: the engine was started with --no-batch-invariant. */
+  invariant: boolean;
   /** Numbers of tokens in a batch that were compared with one-by-one decoding. */
   tested: number[];
   /** Those of them whose logits are the same to the last bit. */
@@ -66,7 +70,10 @@ function measuresOf(entry: unknown): Measures | undefined {
   if (typeof key !== "string" || typeof noise !== "number" || !isNumbers(tested_n) || !isNumbers(exact_n)) {
     return undefined;
   }
-  return { key, tested: tested_n, exact: exact_n, noise };
+  // "2; " and "1; " tell the key's version; behind the model's name, which may hold spaces, stand its size, its parameters and its vocabulary
+  const name = /^(?:\d+; )?(.*?) \d+ \d+ [0-9a-f]{16};/.exec(key)?.[1] ?? key.split(" ")[0];
+  const invariant = !/, invariant 0,/.test(key);
+  return { key, model: path.basename(name), invariant, tested: tested_n, exact: exact_n, noise };
 }
 
 function isNumbers(value: unknown): value is number[] {
