@@ -151,6 +151,31 @@ describe("in llama-server's place", () => {
     },
   );
 
+  it("ends when it is told to, though answers are under way, and tells whoever waits", async () => {
+    const server = await start(["-m", model, ...FLAGS]);
+    await untilReady(server, server.endpoint);
+    const body = { prompt: "Once upon a time", n_predict: 4000, ignore_eos: true };
+    const { events } = await server.endpoint.stream("/completion", { ...body, stream: true });
+    let answer: ReturnType<Endpoint["send"]> | undefined;
+    let last = "{}";
+    let count = 0;
+    let broken = false;
+    try {
+      for await (const { value } of events) {
+        last = value;
+        if (++count !== 3) continue;
+        // beside the stream, or waiting for its slot
+        answer = server.endpoint.send("POST", "/completion", { body: JSON.stringify(body) });
+        setTimeout(() => server.child.kill("SIGTERM"), 1000);
+      }
+    } catch {
+      broken = true; // the connection was closed before the last event was written
+    }
+    if (!broken) expect(JSON.parse(last)).toMatchObject({ error: { code: 503 } });
+    expect((await answer)?.status).toBe(503);
+    expect(await server.ended).toEqual([0, null]);
+  });
+
   it("prints what llama-server prints and ends with its status when it is used wrongly", () => {
     for (const args of [["--no-such-flag"], ["-m"], ["-m", path.join(folder, "none.gguf"), "--port", "0"]]) {
       const stock = spawnSync(engine, args);

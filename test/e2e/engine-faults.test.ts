@@ -103,6 +103,26 @@ describe("an engine that is stopped by a signal", () => {
     await servesAgain();
   });
 
+  it("told to end by others, in the middle of a stream and of an answer: both end with its error, and the next request is answered", async () => {
+    await servesAgain();
+    const answer = stack.proxy.send("POST", "/completion", {
+      body: JSON.stringify({ ...BODY, n_predict: 2000, ignore_eos: true }),
+    });
+    const { pid } = stack.engine.snapshot();
+    const { tokens, last } = await read(() => signal("SIGTERM"));
+    expect(tokens).toEqual(plain.slice(0, tokens.length));
+    expect(tokens.length).toBeLessThan(plain.length);
+    // its own words, or the proxy's where it closed the connection first
+    const errors = [{ code: 503, type: "unavailable_error" }, { type: "server_error" }];
+    expect(errors).toContainEqual(expect.objectContaining(kindOf(last?.value)));
+    const { status, body } = await answer;
+    expect([502, 503]).toContain(status);
+    expect(errors).toContainEqual(expect.objectContaining(kindOf(body.toString())));
+    // it takes a moment to end
+    while (stack.engine.snapshot().pid === pid) await delay(20);
+    await servesAgain();
+  });
+
   it("and is told to end by us: it does not outlive us", async () => {
     const pid = stack.engine.snapshot().pid as number;
     signal("SIGSTOP");
@@ -110,6 +130,13 @@ describe("an engine that is stopped by a signal", () => {
     expect(() => process.kill(pid, 0)).toThrow();
   });
 });
+
+/** Type of an error, and its code if it is the engine's. */
+function kindOf(text = "{}"): { type?: string; code?: number } {
+  const { type, code } =
+    (JSON.parse(text) as { error?: { type: string; code: number | string } }).error ?? {};
+  return typeof code === "number" ? { type, code } : { type };
+}
 
 describe("an engine with too little memory", () => {
   let folder: string;
