@@ -118,10 +118,11 @@ describe("on the engine's socket", () => {
 
   it("good drafts are accepted, whatever their order", async () => {
     const peer = await greeted();
+    // of this request: the last step of the one before may come late
     const emitted = (): number[] =>
-      peer.frames.flatMap(({ type, slots }) =>
-        type === "step" ? numbers((slots as Step["slots"])[0].accepted) : [],
-      );
+      peer.frames
+        .slice(peer.frames.map(({ type }) => type).lastIndexOf("begin"))
+        .flatMap(({ type, slots }) => (type === "step" ? numbers((slots as Step["slots"])[0].accepted) : []));
     const { timings } = await generate(peer, (step) => {
       const [a = 5, b = 5, c = 5] = plain.slice(emitted().length);
       // the deepest node first, and one that is wrong
