@@ -169,5 +169,6 @@ async function tables(): Promise<string> {
 }
 
 if (!values.report) measure();
-if (values.md !== undefined) writeFileSync(values.md, await tables());
-else process.stdout.write(await tables());
+const text = await tables();
+if (values.md !== undefined) writeFileSync(values.md, text);
+else process.stdout.write(text);
