@@ -254,7 +254,9 @@ static void test_model(test_state & ts, llama_model * model, const std::string &
         n_bad = count_bad_nodes(ts, s, ref, depth, trees);
         ts.check(n_bad == 0, text("%s, %s cache, depth %d: trees as one by one (%d nodes differ)", name.c_str(), ggml_type_name(cache), depth, n_bad));
         // CogVLM's graph knows no choice of outputs (src/models/cogvlm.cpp): it gives those of the first tokens
-        if (depth == 10 && name.find("cogvlm") != 0) {
+        if (depth == 10 && name.find("cogvlm") == 0) {
+            printf("%s: not tested with sequences side by side, its graph gives the logits of the first tokens instead of those asked for\n", name.c_str());
+        } else if (depth == 10) {
             n_bad = count_bad_side_by_side(ts, model, cache, 40);
             ts.check(n_bad == 0, text("%s, %s cache: sequences side by side as by themselves (%d logits differ)", name.c_str(), ggml_type_name(cache), n_bad));
         }
