@@ -2,7 +2,7 @@
  * Measures what docs/results.md shows, and writes its tables: `aded bench ab` for models, types, sampling and slots, and `aded bench peers`. Each
  * measurement is a file in the output folder; a complete one is not repeated, so a run that was broken off goes on with the same command.
  *
- *     npx tsx scripts/results.ts mt_bench.jsonl humaneval.jsonl [--limit 20] [--peers-limit 6] [--threads 2] [--out DIR] [--md F]
+ *     npx tsx scripts/results.ts mt_bench.jsonl humaneval.jsonl [--limit 20] [--max-tokens 160] [--peers-limit 6] [--threads 2] [--out DIR] [--md F]
  *
  * `--md` writes the tables of what is in the folder; with `--report` nothing is measured.
  */
@@ -19,6 +19,7 @@ const { values, positionals: prompts } = parseArgs({
   allowPositionals: true,
   options: {
     limit: { type: "string", default: "20" },
+    "max-tokens": { type: "string", default: "160" },
     "peers-limit": { type: "string", default: "6" },
     threads: { type: "string", default: "2" },
     out: { type: "string", default: homePath("results") },
@@ -91,8 +92,9 @@ function measure(): void {
         const file = abFile(model, temperature, slots);
         if (complete(file)) continue;
         console.error(`${titleOf(model)}, temperature ${temperature}, ${slots} at once`);
-        const own = ["--limit", values.limit, "--temperature", temperature, "--concurrency", slots];
-        aded(["bench", "ab", ...common, ...own, "--json", file], true);
+        const own = ["--limit", values.limit, "--max-tokens", values["max-tokens"]];
+        const cell = ["--temperature", temperature, "--concurrency", slots];
+        aded(["bench", "ab", ...common, ...own, ...cell, "--json", file], true);
       }
     }
     if (complete(peersFile(model))) continue;
