@@ -4,6 +4,7 @@ import { sectionsOf } from "./ab-format.ts";
 import { type AbReport, tokenGaps } from "./ab-report.ts";
 import type { AbSample } from "./ab-sample.ts";
 import type { Arm } from "./chat-client.ts";
+import { modelTitle } from "./environment.ts";
 import { escapeHtml, forest, table } from "./html.ts";
 import { ecdf } from "./statistics.ts";
 
@@ -34,12 +35,12 @@ export async function formatHtml(report: AbReport): Promise<string> {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="${policy}">
-<title>A/B: ${escapeHtml(report.environment.engine.model ?? "model")}</title>
+<title>A/B: ${escapeHtml(modelTitle(report.environment.engine))}</title>
 <style>${style}</style>
 </head>
 <body>
 <header>
-<h1>A/B of ${escapeHtml(report.environment.engine.model ?? "a model")}</h1>
+<h1>A/B of ${escapeHtml(modelTitle(report.environment.engine))}</h1>
 ${head.map((line) => `<p class="soft">${escapeHtml(line)}</p>`).join("\n")}
 <p class="soft">${escapeHtml(report.environment.date)} · <code>${escapeHtml(report.environment.command)}</code></p>
 </header>

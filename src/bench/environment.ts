@@ -1,5 +1,6 @@
 /** Where and on what a measurement was made. */
 import { arch, availableParallelism, cpus, platform, release, totalmem } from "node:os";
+import path from "node:path";
 import type { ChatClient } from "./chat-client.ts";
 
 export interface EngineDescription {
@@ -43,6 +44,11 @@ function text(value: unknown): string | null {
 
 function number(value: unknown): number | null {
   return typeof value === "number" ? value : null;
+}
+
+/** The model's name as a heading: without the folder and the ending of its file. */
+export function modelTitle({ model }: EngineDescription): string {
+  return model === null ? "a model" : path.basename(model, ".gguf");
 }
 
 /** Asks the server what it is. @throws AdedError ADED_ENGINE_UNREACHABLE */

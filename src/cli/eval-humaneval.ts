@@ -3,7 +3,7 @@ import { mkdir } from "node:fs/promises";
 import path from "node:path";
 import { Command } from "commander";
 import { type Arm, ChatClient } from "../bench/chat-client.ts";
-import { describeEnvironment } from "../bench/environment.ts";
+import { describeEnvironment, modelTitle } from "../bench/environment.ts";
 import { spread } from "../bench/prompts.ts";
 import type { Progress } from "../engine/progress.ts";
 import { AdedError } from "../errors.ts";
@@ -158,9 +158,10 @@ async function answer(
   const checked = flags.allowCodeExecution
     ? await check(samples, tasks, flags, `${file}_results.jsonl`)
     : undefined;
+  const name = modelTitle(environment.engine);
   const figures = {
     eval: "humaneval",
-    model: environment.engine.model,
+    model: name,
     tasks: tasks.length,
     ...checked,
     speed,
@@ -170,9 +171,7 @@ async function answer(
     printJson({ ...figures, speed: { ...speed, samples: undefined } });
     return;
   }
-  printLine(
-    `HumanEval, ${environment.engine.model ?? "model"}: ${samples.length} samples; ${speedLine(speed)}`,
-  );
+  printLine(`HumanEval, ${name}: ${samples.length} samples; ${speedLine(speed)}`);
   printLine(
     checked === undefined ? `not checked: ${REFUSED.message} (--allow-code-execution)` : passLine(checked),
   );

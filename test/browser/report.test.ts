@@ -48,7 +48,10 @@ beforeAll(async () => {
     models: { m: { steps: 400, tokens: 850, ...figures, acceptance: { by_depth, by_source } } },
   };
   const drafts = readDraftFigures(status) ?? null;
-  writeFileSync(file, await formatHtml(reportAb(run, options, ENVIRONMENT, { drafts })));
+  // a long word, which must not make the page wider than a phone
+  const model = `/models/${"folder".repeat(12)}/Model-135M-Instruct.Q4_1.gguf`;
+  const environment = { ...ENVIRONMENT, engine: { ...ENVIRONMENT.engine, model } };
+  writeFileSync(file, await formatHtml(reportAb(run, options, environment, { drafts })));
   browser = await launch();
 }, 300_000);
 afterAll(async () => {
@@ -65,6 +68,7 @@ describe.each([
     const { page, context, complaints, requests } = await watchedPage(browser, options);
     await page.goto(pathToFileURL(file).href);
     await page.waitForSelector("#time canvas");
+    expect(await page.locator("h1").textContent()).toBe("A/B of Model-135M-Instruct.Q4_1");
     expect(await page.locator("canvas").count()).toBe(4);
     // four categories; over all: the ratio, the median of the pairs, end to end
     expect(await page.locator("svg.forest circle").count()).toBe(7);
