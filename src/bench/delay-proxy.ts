@@ -23,26 +23,25 @@ export class DelayProxy {
     const server = createServer((incoming, response) => {
       const { hostname, port } = this.#target;
       const { method, url, headers } = incoming;
-      const outgoing = request(
-        { hostname, port, method, path: url, headers, agent: false },
-        async (answer) => {
-          response.writeHead(answer.statusCode ?? 502, answer.headers);
-          response.flushHeaders();
-          let first: number | undefined;
-          try {
-            for await (const chunk of answer) {
-              const now = performance.now();
-              first ??= now;
-              const wait = first + (now - first) * (1 + this.#share) - performance.now();
-              if (wait > 0) await delay(wait);
-              response.write(chunk);
-            }
-            response.end();
-          } catch {
-            response.destroy();
-          }
-        },
-      );
+      const outgoing = request({ hostname, port, method, path: url, headers, agent: false }, (answer) => {
+        response.writeHead(answer.statusCode ?? 502, answer.headers);
+        response.flushHeaders();
+        let first: number | undefined;
+        let written = Promise.resolve();
+        answer.on("data", (chunk: Buffer) => {
+          // by its arrival: what stands in line behind a piece that is held back must not be held back for that, too
+          const now = performance.now();
+          first ??= now;
+          const due = first + (now - first) * (1 + this.#share);
+          written = written.then(async () => {
+            const wait = due - performance.now();
+            if (wait > 0) await delay(wait);
+            response.write(chunk);
+          });
+        });
+        answer.on("end", () => void written.then(() => response.end()));
+        answer.on("error", () => response.destroy());
+      });
       outgoing.on("error", () => response.destroy());
       response.on("close", () => outgoing.destroy());
       incoming.pipe(outgoing);
