@@ -16,6 +16,7 @@ interface Points {
 export async function formatHtml(report: AbReport): Promise<string> {
   const script = await pageScript("report");
   const style = pageStyle();
+  const title = modelTitle(report.environment.engine) ?? "a model";
   const { head, ratios, arms, depths, sources, tail } = sectionsOf(report);
   const policy = `default-src 'none'; script-src ${sourceHash(script)}; style-src 'unsafe-inline'; img-src data:`;
   const rows = [
@@ -35,12 +36,12 @@ export async function formatHtml(report: AbReport): Promise<string> {
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="${policy}">
-<title>A/B: ${escapeHtml(modelTitle(report.environment.engine))}</title>
+<title>A/B: ${escapeHtml(title)}</title>
 <style>${style}</style>
 </head>
 <body>
 <header>
-<h1>A/B of ${escapeHtml(modelTitle(report.environment.engine))}</h1>
+<h1>A/B of ${escapeHtml(title)}</h1>
 ${head.map((line) => `<p class="soft">${escapeHtml(line)}</p>`).join("\n")}
 <p class="soft">${escapeHtml(report.environment.date)} · <code>${escapeHtml(report.environment.command)}</code></p>
 </header>

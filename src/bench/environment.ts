@@ -46,9 +46,9 @@ function number(value: unknown): number | null {
   return typeof value === "number" ? value : null;
 }
 
-/** The model's name as a heading: without the folder and the ending of its file. */
-export function modelTitle({ model }: EngineDescription): string {
-  return model === null ? "a model" : path.basename(model, ".gguf");
+/** The model's name without the folder and the ending of its file; null: the server does not say. */
+export function modelTitle({ model }: EngineDescription): string | null {
+  return model === null ? null : path.basename(model, ".gguf");
 }
 
 /** Asks the server what it is. @throws AdedError ADED_ENGINE_UNREACHABLE */

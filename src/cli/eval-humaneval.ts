@@ -171,7 +171,7 @@ async function answer(
     printJson({ ...figures, speed: { ...speed, samples: undefined } });
     return;
   }
-  printLine(`HumanEval, ${name}: ${samples.length} samples; ${speedLine(speed)}`);
+  printLine(`HumanEval, ${name ?? "a model"}: ${samples.length} samples; ${speedLine(speed)}`);
   printLine(
     checked === undefined ? `not checked: ${REFUSED.message} (--allow-code-execution)` : passLine(checked),
   );
