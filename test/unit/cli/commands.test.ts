@@ -42,6 +42,17 @@ describe("aded", () => {
     expect(stderr).not.toContain("    at ");
   });
 
+  it("a config whose model has no usable source is named by `config check`, and by `serve` before it listens", async () => {
+    const file = path.join(home, "source.yaml");
+    writeFileSync(file, "models: { odd: { source: nonsense } }");
+    const { status, stderr } = await aded(["config", "check", file]);
+    expect([status, stderr]).toEqual([
+      2,
+      expect.stringContaining(`${file}: models.odd.source: can't use 'nonsense'`),
+    ]);
+    expect((await aded(["serve", "--config", file])).stderr).toContain("can't use 'nonsense'");
+  });
+
   it("prints message and hint of a failure, and the stack only with ADED_DEBUG=1", async () => {
     const plain = await aded(["models", "pull", "no-such-model"]);
     expect(plain.status).toBe(1);

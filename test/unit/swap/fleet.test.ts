@@ -4,7 +4,7 @@ import { parseConfig } from "../../../src/config.ts";
 import type { Engine, EngineEvents, EngineSnapshot } from "../../../src/engine/engine.ts";
 import { AdedError } from "../../../src/errors.ts";
 import { silentLog } from "../../../src/log.ts";
-import { Fleet, needsRestart, preloaded } from "../../../src/swap/fleet.ts";
+import { Fleet, type FleetOptions, needsRestart, preloaded } from "../../../src/swap/fleet.ts";
 import type { Launch } from "../../../src/swap/model-engine.ts";
 import type { Refusal } from "../../../src/swap/scheduler.ts";
 
@@ -41,7 +41,11 @@ class Fake extends EventEmitter<EngineEvents> implements Engine {
   }
 }
 
-function fleetOf(text: string, fails: (model: string) => Error | undefined = () => undefined) {
+function fleetOf(
+  text: string,
+  fails: (model: string) => Error | undefined = () => undefined,
+  files: Pick<FleetOptions, "fetch" | "absent"> = {},
+) {
   const engines: Fake[] = [];
   const launch: Launch = async (name, _settings, { output }) => {
     output(Buffer.from(`${name} begins\n`));
@@ -49,7 +53,7 @@ function fleetOf(text: string, fails: (model: string) => Error | undefined = () 
     engines.push(engine);
     return { engine };
   };
-  const fleet = new Fleet(parseConfig(text, { env: {} }), { launch, log: silentLog() });
+  const fleet = new Fleet(parseConfig(text, { env: {} }), { launch, log: silentLog(), ...files });
   return { fleet, engines };
 }
 
@@ -135,6 +139,85 @@ describe("the fleet", () => {
     expect(fleet.engines.map(({ model }) => model)).toEqual(["a", "c"]);
     expect(await enter(fleet, "b").outcome).toEqual({ kind: "removed" });
     await fleet.close();
+  });
+
+  describe("with a model whose file is not there", () => {
+    /** Files that are there, and what ends each fetch, by source. */
+    function remote(text = TWO) {
+      const there = new Set(["x"]);
+      const fetches: { source: string; signal: AbortSignal; end(error?: Error): void }[] = [];
+      const { fleet, engines } = fleetOf(text, undefined, {
+        absent: ({ source = "" }) => !there.has(source),
+        fetch: ({ source = "" }, { signal, note }) =>
+          new Promise((resolve, reject) => {
+            note(`fetching ${source}`);
+            signal.addEventListener("abort", () => reject(signal.reason));
+            const end = (error?: Error): void => {
+              if (error === undefined) there.add(source);
+              if (error === undefined) resolve();
+              else reject(error);
+            };
+            fetches.push({ source, signal, end });
+          }),
+      });
+      return { fleet, engines, fetches };
+    }
+
+    it("fetches it beside the running one, and tells who waits what it does", async () => {
+      const { fleet, engines, fetches } = remote();
+      await fleet.load("a");
+      const other = enter(fleet, "b");
+      expect(fetches.map(({ source }) => source)).toEqual(["y"]);
+      expect(other.visit.progress()).toMatchObject({ state: "starting", note: "fetching y" });
+      const again = enter(fleet, "a");
+      expect(await again.outcome).toBe("granted");
+      again.visit.leave();
+      expect(engines.map(({ model }) => model)).toEqual(["a"]);
+      fetches[0].end();
+      expect(await other.outcome).toBe("granted");
+      expect(engines.map(({ model, state }) => `${model} ${state}`)).toEqual(["a stopped", "b ready"]);
+      await fleet.close();
+    });
+
+    it("says why it can't be fetched, and leaves the running one alone", async () => {
+      const { fleet, fetches } = remote();
+      await fleet.load("a");
+      const other = enter(fleet, "b");
+      fetches[0].end(new AdedError("ADED_DOWNLOAD", "no such file", { hint: "look at its name" }));
+      expect(await other.outcome).toMatchObject({ error: "no such file (look at its name)" });
+      expect(fleet.engines.map((engine) => engine.snapshot())).toMatchObject([
+        { state: "ready" },
+        { state: "failed", reason: "no such file" },
+      ]);
+      await fleet.close();
+    });
+
+    it("ends the fetch when it is unloaded, and begins another one when its source changes", async () => {
+      const { fleet, fetches } = remote();
+      const first = enter(fleet, "b");
+      await fleet.unload("b");
+      expect(fetches[0].signal.aborted).toBe(true);
+      expect(await first.outcome).toMatchObject({ kind: "start-failed" });
+      const second = fleet.load("b");
+      expect(fetches).toHaveLength(2);
+      fleet.apply(parseConfig("models: { a: { source: x }, b: { source: z } }", { env: {} }));
+      while (fetches.length < 3) await new Promise((resolve) => setImmediate(resolve));
+      expect(fetches.map(({ source, signal }) => [source, signal.aborted])).toEqual([
+        ["y", true],
+        ["y", true],
+        ["z", false],
+      ]);
+      fetches[2].end();
+      await second;
+      await fleet.close();
+    });
+
+    it("ends the fetch when the server ends", async () => {
+      const { fleet, fetches } = remote();
+      enter(fleet, "b");
+      await fleet.close();
+      expect(fetches[0].signal.aborted).toBe(true);
+    });
   });
 
   it("unloads by hand", async () => {

@@ -50,6 +50,9 @@ const steps = fc.array(
       "unload",
       "changed",
       "removed",
+      "absent",
+      "fetched",
+      "fetch-failed",
     ),
     pick: fc.nat(1000),
     ms: fc.nat(400),
@@ -99,6 +102,17 @@ function play(world: World, { kind, pick, ms }: Step): void {
     case "tick":
       world.tick(ms);
       return;
+    case "absent":
+      if (!world.engines.has(model)) world.absent.add(model);
+      return;
+    case "fetched":
+    case "fetch-failed": {
+      const name = [...world.fetching][pick % Math.max(1, world.fetching.size)];
+      if (name === undefined) return;
+      if (kind === "fetched") world.fetched(name);
+      else world.fetchFailed(name);
+      return;
+    }
     case "unload":
       world.send({ type: "unload", model });
       return;
@@ -120,6 +134,7 @@ function settle(world: World): void {
       if (state === "starting") world.started(name);
       else if (state === "stopping") world.stopped(name);
     }
+    for (const name of [...world.fetching]) world.fetched(name);
     for (const name of NAMES) for (const id of world.running(name)) world.leave(id);
     if (Number.isFinite(world.scheduler.wakeAt)) world.tick(Math.max(0, world.scheduler.wakeAt - world.now));
   }

@@ -333,3 +333,59 @@ describe("new rules", () => {
     expect(world.engines.get("a")).toBe("starting");
   });
 });
+
+describe("a model whose file is not there", () => {
+  /** `a` is ready, `b` absent and wanted. */
+  function wanted(): { world: World; other: number } {
+    const world = with1("a", new World(rulesOf(two)));
+    world.absent.add("b");
+    return { world, other: world.request("b") };
+  }
+
+  it("takes nobody's room until it is", () => {
+    const { world, other } = wanted();
+    expect([...world.fetching]).toEqual(["b"]);
+    expect(world.engines).toEqual(new Map([["a", "ready"]]));
+    const late = world.request("a");
+    expect(world.outcome(late)).toBe("running");
+    world.fetched("b");
+    expect(world.outcome(world.request("a"))).toBe("waiting");
+    world.leave(late);
+    world.stopped("a");
+    world.started("b");
+    expect(world.outcome(other)).toBe("running");
+  });
+
+  it("is fetched once, however many wait", () => {
+    const { world } = wanted();
+    world.request("b");
+    expect(world.scheduler.view("b")).toMatchObject({ phase: "stopped", fetching: true, waiting: 2 });
+    expect([...world.fetching]).toEqual(["b"]);
+  });
+
+  it("is refused to all who wait if it can't be fetched, and nothing was stopped for it", () => {
+    const { world, other } = wanted();
+    world.fetchFailed("b");
+    expect(world.outcome(other)).toBe("start-failed");
+    expect(world.outcome(world.request("a"))).toBe("running");
+    expect(world.outcome(world.request("b"))).toBe("start-failed");
+    world.tick(1000);
+    expect(world.outcome(world.request("b"))).toBe("waiting");
+    expect([...world.fetching]).toEqual(["b"]);
+  });
+
+  it("is not started if nobody waits any more once it is", () => {
+    const { world, other } = wanted();
+    world.leave(other);
+    world.fetched("b");
+    expect(world.engines).toEqual(new Map([["a", "ready"]]));
+  });
+
+  it("is told of to whoever waited in vain", () => {
+    const { world, other } = wanted();
+    world.tick(1e6);
+    expect(world.outcome(other)).toBe("queue-timeout");
+    world.fetched("b");
+    expect(world.engines).toEqual(new Map([["a", "ready"]]));
+  });
+});

@@ -37,6 +37,9 @@ export class World {
   now = 0;
   /** What each engine does; absent: stopped. */
   readonly engines = new Map<string, "starting" | "ready" | "stopping">();
+  /** Models whose file is not there, and those whose file is on its way. */
+  readonly absent = new Set<string>();
+  readonly fetching = new Set<string>();
   /** Outcome of each request: waiting, running, over, or why it was refused. */
   readonly requests = new Map<number, { model: string; outcome: string; retryMs?: number }>();
   readonly grants: number[] = [];
@@ -50,7 +53,7 @@ export class World {
   request(model: string, options: { quiet?: boolean } = {}): number {
     const id = this.#next++;
     this.requests.set(id, { model, outcome: "waiting" });
-    this.send({ type: "request", id, model, ...options });
+    this.send({ type: "request", id, model, absent: this.absent.has(model), ...options });
     return id;
   }
 
@@ -63,6 +66,17 @@ export class World {
   started(model: string): void {
     this.engines.set(model, "ready");
     this.send({ type: "started", model });
+  }
+
+  fetched(model: string): void {
+    this.absent.delete(model);
+    this.fetching.delete(model);
+    this.send({ type: "fetched", model });
+  }
+
+  fetchFailed(model: string): void {
+    this.fetching.delete(model);
+    this.send({ type: "fetch-failed", model, error: `${model} can't be fetched` });
   }
 
   stopped(model: string): void {
@@ -100,12 +114,21 @@ export class World {
   }
 
   #apply(effect: Effect): void {
-    if (effect.type === "start") this.#start(effect.model);
+    if (effect.type === "fetch") this.#fetch(effect.model);
+    else if (effect.type === "start") this.#start(effect.model);
     else if (effect.type === "stop") this.#stop(effect.model);
     else this.#answer(effect);
   }
 
+  #fetch(model: string): void {
+    if (this.engines.has(model))
+      throw new Error(`${model} is fetched while it is ${this.engines.get(model)}`);
+    this.fetching.add(model);
+  }
+
   #start(model: string): void {
+    if (this.absent.has(model) && this.fetching.has(model))
+      throw new Error(`${model} is started before its file is there`);
     if (this.engines.has(model))
       throw new Error(`${model} is started while it is ${this.engines.get(model)}`);
     for (const other of this.engines.keys()) {
@@ -122,7 +145,7 @@ export class World {
     this.engines.set(model, "stopping");
   }
 
-  #answer(effect: Effect & { type: "grant" | "refuse" }): void {
+  #answer(effect: Extract<Effect, { type: "grant" | "refuse" }>): void {
     const request = this.requests.get(effect.id);
     if (request === undefined) return;
     if (request.outcome !== "waiting")
