@@ -1,5 +1,5 @@
 /** `aded bench ab`: two arms, in pairs, with intervals. */
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { type AbOptions, type ArmSpec, blockSize, plannedPairs, runAb } from "../bench/ab.ts";
 import { readReport, resumable } from "../bench/ab-file.ts";
 import { formatCsv, formatMarkdown, formatTable } from "../bench/ab-format.ts";
@@ -62,10 +62,11 @@ export function abCommand(): Command {
   )
     .option("--against <url>", "the off-arm's server (default: the same)")
     .option("--against-model <name>", "the off-arm's model (default: the same)")
-    .option("--drafts <on,off>", "x-aded of the two arms: on,off; off,off for an A/A test; on,on", drafts, {
-      on: "on",
-      off: "off",
-    })
+    .addOption(
+      new Option("--drafts <on,off>", "x-aded of the two arms: on,off; off,off for an A/A test; on,on")
+        .argParser(drafts)
+        .default({ on: "on", off: "off" }, "on,off"),
+    )
     .option("--prompts <files...>", "prompts (docs/bench.md tells the formats); FILE:N takes N of a file")
     .option("--limit <n>", "most prompts per file, spread evenly over it", integer("--limit", 1))
     .option("--max-tokens <n>", "longest answer, tokens", integer("--max-tokens", 1), 160)

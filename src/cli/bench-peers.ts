@@ -2,7 +2,7 @@
 
 import { loadavg } from "node:os";
 import path from "node:path";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { ChatClient } from "../bench/chat-client.ts";
 import { DEFAULT_PROMPTS } from "../bench/default-prompts.ts";
 import { type PeerArm, type PeersOptions, reportPeers, runPeers } from "../bench/peers.ts";
@@ -66,11 +66,10 @@ export function peersCommand(): Command {
     )
     .option("--warmup <n>", "prompts beforehand that do not count", atLeast("--warmup", 0), 1)
     .option("--only <types...>", "of the engine's speculators only these, such as ngram-simple ngram-mod")
-    .option(
-      "--arm <name=args>",
-      "one more arm: the stock engine with these arguments (repeatable)",
-      (value: string, before: PeerArm[]) => [...before, armOf(value)],
-      [],
+    .addOption(
+      new Option("--arm <name=args>", "one more arm: the stock engine with these arguments (repeatable)")
+        .argParser((value: string, before: PeerArm[]) => [...before, armOf(value)])
+        .default([], "none"),
     )
     .option("--stock-server <file>", "a llama-server to take for the stock engine (default: it is built)")
     .option("--json [file]", "write the report as JSON; to stdout without a file")

@@ -180,8 +180,12 @@ export class Fleet implements ModelGate {
   async unload(model: string): Promise<void> {
     const engine = this.#models.get(model);
     if (engine === undefined) throw refusalError(model, { kind: "removed" });
-    // who waits for its file is told
-    if (this.#scheduler.view(model)?.fetching) return engine.stop();
+    if (this.#scheduler.view(model)?.fetching) {
+      const ended = new Promise<void>((resolve) => engine.once("state", () => setImmediate(resolve)));
+      // who waits for its file is told
+      engine.abandon();
+      return ended;
+    }
     const starts = this.#scheduler.view(model)?.starts;
     this.#send({ type: "unload", model });
     const gone = (): boolean => {
@@ -204,7 +208,7 @@ export class Fleet implements ModelGate {
     for (const [name, model] of Object.entries(settings.models)) this.#add(name, model);
     // what is fetched for the settings before is not wanted any more
     for (const name of [...removed, ...restarted])
-      if (this.#scheduler.view(name)?.fetching) void this.#models.get(name)?.stop();
+      if (this.#scheduler.view(name)?.fetching) this.#models.get(name)?.abandon();
     this.#send({ type: "rules", rules: rulesOf(settings), changed: restarted });
     const wanted = preloaded(settings);
     for (const name of added.filter((each) => wanted.includes(each))) {
@@ -307,7 +311,8 @@ export class Fleet implements ModelGate {
       this.#send({ type: "fetched", model });
     } catch (error) {
       const now = this.#settings.models[model];
-      if (now !== undefined && needsRestart(settings, now)) return this.#fetch(model);
+      if (this.#closed || now === undefined) return;
+      if (needsRestart(settings, now)) return this.#fetch(model);
       const { text } = this.#fault(model, error, "the model file could not be fetched");
       this.#send({ type: "fetch-failed", model, error: text });
     }
@@ -332,6 +337,7 @@ export class Fleet implements ModelGate {
       this.#changed(model, "ready");
       this.#send({ type: "started", model });
     } catch (error) {
+      if (this.#closed) return;
       if (this.#scheduler.view(model)?.phase !== "starting") return; // it was stopped; #stop tells
       const { crowded, text } = this.#fault(model, error, "the model could not be started");
       this.#send({ type: crowded ? "no-room" : "start-failed", model, error: text });

@@ -91,9 +91,14 @@ export class ModelEngine extends EventEmitter<EngineEvents> implements Engine {
     return this.#begin((signal) => this.#start(signal));
   }
 
-  /** Fetches what a start needs, ahead of it; `stop` ends that. @throws AdedError */
+  /** Fetches what a start needs, ahead of it. @throws AdedError */
   fetch(): Promise<void> {
     return this.#begin((signal) => this.#fetch(signal));
+  }
+
+  /** Ends a fetch that is under way: it rejects. */
+  abandon(): void {
+    this.#life.abort();
   }
 
   #begin(work: (signal: AbortSignal) => Promise<void>): Promise<void> {

@@ -15,10 +15,13 @@ struct attn_case {
     float     softcap  = 0.0f;
     bool      sinks    = false;
     int       n_seq    = 1;     // sequences whose cells lie between each other
+    bool      per_head = false; // each head has a mask of its own
+    int       n_tree   = 0;     // nodes; 0: as many as the extent of the tests says
 
     std::string name() const {
-        return text("flash_attn_ext %s, heads %dx%d of %d/%d, depth %d%s%s%s%s", ggml_type_name(type), (int) n_head, (int) n_head_kv, (int) DK, (int) DV, depth,
-                max_bias > 0.0f ? ", ALiBi" : "", softcap > 0.0f ? ", soft cap" : "", sinks ? ", sinks" : "", n_seq > 1 ? ", sequences" : "");
+        return text("flash_attn_ext %s, heads %dx%d of %d/%d, depth %d%s%s%s%s%s%s", ggml_type_name(type), (int) n_head, (int) n_head_kv, (int) DK, (int) DV, depth,
+                max_bias > 0.0f ? ", ALiBi" : "", softcap > 0.0f ? ", soft cap" : "", sinks ? ", sinks" : "", n_seq > 1 ? ", sequences" : "",
+                per_head ? ", a mask for each head" : "", n_tree > 0 ? text(", %d nodes", n_tree).c_str() : "");
     }
 };
 
@@ -87,6 +90,11 @@ struct attn_test {
         return false;
     }
 
+    // whole tiles of the past are hidden from a head
+    bool head_sees(int node, int entry, int64_t head) const {
+        return sees(node, entry) && !(p.per_head && entry < p.depth && entry/24%(p.n_head + 1) == head);
+    }
+
     int position(int entry) const {
         int pos = std::min(entry, p.depth - 1);
         for (int i = entry - p.depth; i >= 0; i = parents[i]) {
@@ -113,7 +121,7 @@ struct attn_test {
         // a row of the cache is a cell with all its heads
         ggml_tensor * kt = ggml_new_tensor_2d(ctx, p.type, p.DK*p.n_head_kv, n_kv);
         ggml_tensor * vt = ggml_new_tensor_2d(ctx, p.type, p.DV*p.n_head_kv, n_kv);
-        ggml_tensor * mt = ggml_new_tensor_2d(ctx, GGML_TYPE_F16, n_kv, n);
+        ggml_tensor * mt = ggml_new_tensor_3d(ctx, GGML_TYPE_F16, n_kv, n, p.per_head ? p.n_head : 1);
         ggml_tensor * ot = ggml_new_tensor_2d(ctx, GGML_TYPE_I32, n_kv, 1);
         ggml_tensor * st = ggml_new_tensor_1d(ctx, GGML_TYPE_F32, p.n_head);
         ggml_tensor * rt = l.ready ? ggml_dup_tensor(ctx, mt) : nullptr;
@@ -130,13 +138,17 @@ struct attn_test {
         a.alloc(ggml_backend_cpu_buffer_type());
 
         std::vector<float> qs;
-        std::vector<ggml_fp16_t> mask(n_kv*n);
         for (int64_t i = 0; i < n; i++) {
             qs.insert(qs.end(), q.begin() + nodes[i]*p.n_head*p.DK, q.begin() + (nodes[i] + 1)*p.n_head*p.DK);
-            for (int64_t cell = 0; cell < n_kv; cell++) {
-                const bool  visible = l.at[cell] >= 0 && sees(nodes[i], l.at[cell]);
-                const float bias    = p.max_bias > 0.0f && visible ? position(l.at[cell]) - position(p.depth + nodes[i]) : 0.0f;
-                mask[i*n_kv + cell] = ggml_fp32_to_fp16(visible ? bias : -INFINITY);
+        }
+        std::vector<ggml_fp16_t> mask;
+        for (int64_t head = 0; head < mt->ne[2]; head++) {
+            for (const int node : nodes) {
+                for (int64_t cell = 0; cell < n_kv; cell++) {
+                    const bool  visible = l.at[cell] >= 0 && head_sees(node, l.at[cell], head);
+                    const float bias    = p.max_bias > 0.0f && visible ? position(l.at[cell]) - position(p.depth + node) : 0.0f;
+                    mask.push_back(ggml_fp32_to_fp16(visible ? bias : -INFINITY));
+                }
             }
         }
         std::vector<int32_t> order(n_kv);
@@ -160,7 +172,7 @@ struct attn_test {
         ggml_backend_tensor_set(ot, order.data(), 0, ggml_nbytes(ot));
         if (l.ready && !l.ordered) {
             std::vector<ggml_fp16_t> in_order;
-            for (int64_t i = 0; i < n*n_kv; i++) {
+            for (int64_t i = 0; i < (int64_t) mask.size(); i++) {
                 in_order.push_back(mask[i/n_kv*n_kv + order[i%n_kv]]);
             }
             ggml_backend_tensor_set(rt, in_order.data(), 0, ggml_nbytes(mt));
@@ -181,7 +193,7 @@ struct attn_test {
             std::vector<int>    e;
             double m = p.sinks ? sinks[h] : -INFINITY;
             for (int i = 0; i < n_entry; i++) {
-                if (!sees(node, i)) {
+                if (!head_sees(node, i, h)) {
                     continue;
                 }
                 double dot = 0.0;
@@ -220,7 +232,7 @@ struct attn_test {
 static constexpr double ERROR_TOL = 2e-5;
 
 static void test_case(test_state & ts, const cpu & c, const attn_case & p) {
-    const int n_tree = ts.ext == extent::quick ? 20 : 64;
+    const int n_tree = p.n_tree > 0 ? p.n_tree : ts.ext == extent::quick ? 20 : 64;
     const attn_test t(p, c, ts.rng, n_tree);
     const size_t size = p.n_head*p.DV;
 
@@ -253,7 +265,7 @@ static void test_case(test_state & ts, const cpu & c, const attn_case & p) {
 
     int n_bad = 0;
     for (int n_threads = 1; n_threads <= ts.n_threads; n_threads++) {
-        for (const int n : { 1, 2, 3, 4, 5, 6, 8, 12, 16, 17, 31, 33, 64 }) {
+        for (const int n : { 1, 2, 3, 4, 5, 6, 8, 12, 16, 17, 31, 33, 64, 65, 70 }) {
             if (n > n_tree) {
                 continue;
             }
@@ -280,10 +292,20 @@ static void test_case(test_state & ts, const cpu & c, const attn_case & p) {
     }
     ts.check(n_bad == 0, text("%s: hidden siblings change nothing (%d differ)", p.name().c_str(), n_bad));
 
-    // freed cells taken again: anywhere in the cache, with empty ones between
-    n_bad = 0;
     std::vector<int> all(n_tree);
     std::iota(all.begin(), all.end(), 0);
+
+    // so many cells that the scores of all nodes and heads don't fit the memory for them at once
+    n_bad = 0;
+    layout wide = plain;
+    wide.at.resize(9000, -1);
+    for (int n_threads = 1; n_threads <= ts.n_threads; n_threads++) {
+        n_bad += count_bad(wide, all, n_threads);
+    }
+    ts.check(n_bad == 0, text("%s: a cache of 9,000 cells changes nothing (%d differ)", p.name().c_str(), n_bad));
+
+    // freed cells taken again: anywhere in the cache, with empty ones between
+    n_bad = 0;
     for (int round = 0; round < 4; round++) {
         layout mixed;
         mixed.ordered = false;
@@ -319,6 +341,8 @@ void test_attention(test_state & ts) {
     test_case(ts, c, { GGML_TYPE_F16,   64,  64, 6, 2, 100, 8.0f });
     test_case(ts, c, { GGML_TYPE_F16,   64,  64, 4, 2, 100, 0.0f, 50.0f });
     test_case(ts, c, { GGML_TYPE_F16,   64,  64, 4, 2, 100, 0.0f, 0.0f, true });
+    test_case(ts, c, { GGML_TYPE_F16,   64,  64, 6, 2, 300, 0.0f, 0.0f, false, 1, true });
+    test_case(ts, c, { GGML_TYPE_F16,   64,  64, 2, 1,  40, 0.0f, 0.0f, false, 1, false, 70 });
     for (const int depth : { 40, 300 }) {
         test_case(ts, c, { GGML_TYPE_F16, 64, 64, 9, 3, depth, 0.0f, 0.0f, false, 4 });
         test_case(ts, c, { GGML_TYPE_F16, 64, 64, 4, 2, depth, 0.0f, 0.0f, true,  2 });

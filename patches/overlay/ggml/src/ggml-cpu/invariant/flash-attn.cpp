@@ -31,8 +31,12 @@ static inline f32v exp_f32(f32v v) {
 }
 
 static constexpr int     TILE       = 16;         // cells that are converted to F32 at once
-static constexpr int     MAX_FEW    = LANES == 16 ? 9 : 4; // queries that see a tile for which neither transposing nor converting cells pays (measured)
+static constexpr int     MAX_FEW    = LANES == 16 ? 12 : 9; // queries that see a tile for which neither transposing nor converting cells pays (measured)
+static constexpr int     SUM_VECS   = LANES == 16 ? 4 : 2; // vectors of a head whose weighted sums, for four queries, the registers hold
 static constexpr int     MAX_ROWS   = 32;         // queries that share the converted cells
+static constexpr int     MAX_RUN    = 256;        // rows of a small batch that one thread computes at once, of one head or several
+static constexpr int     MAX_TOKENS = 64;         // queries of such a batch
+static constexpr size_t  ALIGN      = 64;         // a vector that lies in two lines of the cache is read twice
 static constexpr int64_t MAX_SCORES = 256 << 10;  // floats: the scores of the rows at once, unless one row needs more
 
 struct attn {
@@ -52,7 +56,8 @@ struct attn {
     int64_t group;       // query heads that share a head of K and V
     int64_t n_rows;      // queries (and query heads) that share a head of K and V
     int64_t n_heads;     // heads of K and V, of all sequences
-    int64_t rows;        // queries that one task computes, at most
+    int64_t rows;        // rows of one head that one task computes, at most
+    int64_t run;         // rows of several heads that one thread computes at once, at most
 
     float scale, max_bias, softcap;
 
@@ -70,14 +75,17 @@ struct attn {
             scale /= softcap;
         }
         n_heads = k->ne[2]*q->ne[3];
-        rows    = std::min<int64_t>({ n_rows, MAX_ROWS, std::max<int64_t>(1, MAX_SCORES/n_kvp) });
+        const int64_t fit = std::max<int64_t>(1, MAX_SCORES/n_kvp);
+        rows    = std::min<int64_t>({ n_rows, MAX_ROWS, fit });
+        run     = std::min<int64_t>({ n_rows*k->ne[2], MAX_RUN, fit });
     }
 
     int64_t tasks_per_head() const { return (n_rows + rows - 1)/rows; }
+    int64_t most() const { return std::max(rows, run); }
 
     // per thread, floats: queries, scores, sums, cells, cells transposed, who sees which tile, mask
     int64_t work() const {
-        return GGML_PAD(rows*(DKp + s_stride + DVp + (order && !ordered ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp) + GGML_PAD(n_kvp/TILE, 16), 16);
+        return GGML_PAD(most()*(DKp + s_stride + DVp + (order && !ordered ? n_kvp/2 : 0)) + TILE*(std::max(DKp, DVp) + DKp) + 2*GGML_PAD(n_kvp/TILE, 16), 16);
     }
 };
 
@@ -150,7 +158,7 @@ template <typename T> static void transpose_tile(const typename T::value * x, in
 
 // phases in the lanes; for few queries
 template <typename T, int R> static void scores(const float * q, int64_t Dp, const typename T::value * k, int64_t k_stride, float * s, int64_t s_stride) {
-    constexpr int C = LANES/R;
+    constexpr int C = R == 3 ? LANES/4 : LANES/R;
     for (int c0 = 0; c0 < TILE; c0 += C) {
         f32v acc[LANES];
         for (int i = 0; i < LANES; i++) {
@@ -215,7 +223,7 @@ template <typename T, int R, int V> static void weighted_sum(const float * p, in
         f32v vv[V];
 #pragma GCC unroll 8
         for (int i = 0; i < V; i++) {
-            vv[i] = T::load(v + c*v_stride + i*LANES);
+            vv[i] = held(T::load(v + c*v_stride + i*LANES));
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
@@ -235,8 +243,8 @@ template <typename T, int R, int V> static void weighted_sum(const float * p, in
 
 template <typename T, int R> static void weighted_sums(const float * p, int64_t p_stride, const typename T::value * v, int64_t v_stride, float * o, int64_t Dp, float * sum) {
     int64_t d = 0;
-    for (; d + 4*LANES <= Dp; d += 4*LANES) {
-        weighted_sum<T, R, 4>(p, p_stride, v + d, v_stride, o + d, Dp);
+    for (; d + SUM_VECS*LANES <= Dp; d += SUM_VECS*LANES) {
+        weighted_sum<T, R, SUM_VECS>(p, p_stride, v + d, v_stride, o + d, Dp);
     }
     for (; d < Dp; d += LANES) {
         weighted_sum<T, R, 1>(p, p_stride, v + d, v_stride, o + d, Dp);
@@ -255,18 +263,17 @@ template <typename T, int R> static void weighted_sums(const float * p, int64_t 
     }
 }
 
-// f(r, std::integral_constant<int, R>) for the rows from 0 to n in groups of R = 4, 2 and 1
-template <typename F> static inline void for_rows(int n, F f) {
-    int r = 0;
-    for (; r + 4 <= n; r += 4) {
+// f(r, std::integral_constant<int, R>) for the rows from r on, n of them, in groups of R = 4 and what is left
+template <typename F> static inline void for_rows(int r, int n, F f) {
+    const int end = r + n;
+    for (; r + 4 <= end; r += 4) {
         f(r, std::integral_constant<int, 4>());
     }
-    if (r + 2 <= n) {
-        f(r, std::integral_constant<int, 2>());
-        r += 2;
-    }
-    if (r < n) {
-        f(r, std::integral_constant<int, 1>());
+    switch (end - r) {
+        case 3: f(r, std::integral_constant<int, 3>()); break;
+        case 2: f(r, std::integral_constant<int, 2>()); break;
+        case 1: f(r, std::integral_constant<int, 1>()); break;
+        default: break;
     }
 }
 
@@ -299,8 +306,9 @@ template <typename F> static inline void with_tile(const attn & a, const ggml_te
     f(kv_f32(), x, Dp);
 }
 
-// a query: what it is of the tensors, and which cells it may see
+// a query of a head: what it is of the tensors, and which cells it may see
 struct row {
+    uint64_t            token; // bit of the query among those of the task
     const ggml_fp16_t * mask;  // [n_kv], or NULL
     int64_t             begin; // first and last + 1 visible cell, rounded to tiles; equal if there is none
     int64_t             end;
@@ -309,8 +317,14 @@ struct row {
     float *             out;
 };
 
-// finds the cells that a row sees; seen_by[tile] |= bits for the tiles that hold some
-static void visible_tiles(row & r, uint32_t bits, int64_t n_kv, int64_t n_kvp, uint32_t * seen_by) {
+// rows of one head
+struct part {
+    int64_t head;
+    int     r, n;
+};
+
+// finds the cells that a row sees; seen_by[tile] |= its bit for the tiles that hold some
+static void visible_tiles(row & r, int64_t n_kv, int64_t n_kvp, uint64_t * seen_by) {
     const ggml_fp16_t hidden = GGML_CPU_FP32_TO_FP16(-INFINITY);
     r.begin = n_kvp;
     r.end   = 0;
@@ -326,7 +340,7 @@ static void visible_tiles(row & r, uint32_t bits, int64_t n_kv, int64_t n_kvp, u
             }
         }
         if (visible != 0) {
-            seen_by[t/TILE] |= bits;
+            seen_by[t/TILE] |= r.token;
             r.begin = std::min(r.begin, t);
             r.end   = t + TILE;
         }
@@ -334,17 +348,16 @@ static void visible_tiles(row & r, uint32_t bits, int64_t n_kv, int64_t n_kvp, u
     r.begin = std::min(r.begin, r.end);
 }
 
-// n queries of a head of K and V, from row0 on; head: of all sequences' heads
-static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float * work) {
-    const int64_t kv_head = head%a.k->ne[2];
-    const int64_t i3      = head/a.k->ne[2];
-
+// n rows of sequence i3 from row0 on, counted head after head of K and V, each of which has n_rows; at most MAX_RUN, of at most MAX_TOKENS
+// queries. All heads use a tile of cells before the next one: their parts of a cell lie next to each other, and going over all cells for one
+// head after the other would read what lies between from memory as often.
+static void attn_task(const attn & a, int64_t i3, int64_t row0, int n, float * work) {
     float * q = work;
-    float * s = q + a.rows*a.DKp;
-    float * o = s + a.rows*a.s_stride;
-    float * x = o + a.rows*a.DVp;
+    float * s = q + a.most()*a.DKp;
+    float * o = s + a.most()*a.s_stride;
+    float * x = o + a.most()*a.DVp;
     float * xt = x + TILE*std::max(a.DKp, a.DVp);
-    auto *  seen_by = (uint32_t *) (xt + TILE*a.DKp); // [n_kvp/TILE], bit r: row r sees a cell of that tile
+    auto *  seen_by = (uint64_t *) (xt + TILE*a.DKp); // [n_kvp/TILE], a bit for each query that sees a cell of that tile
     auto *  masks = (ggml_fp16_t *) (seen_by + GGML_PAD(a.n_kvp/TILE, 16)); // [rows][n_kvp], in the order of the cells, if it does not lie ready
 
     const int32_t * order = a.order ? (const int32_t *) a.order->data + i3%a.order->ne[1]*a.n_kv : nullptr;
@@ -364,20 +377,41 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
 
     std::fill(seen_by, seen_by + a.n_kvp/TILE, 0);
 
-    row     rows[MAX_ROWS];
+    // the first query of all, since the rows of several heads begin anew with each
+    const int64_t first = row0/a.n_rows == (row0 + n - 1)/a.n_rows ? row0%a.n_rows/a.group : 0;
+
+    part    parts[MAX_RUN];
+    int     n_parts = 0;
+    row     rows[MAX_RUN];
     int64_t begin = a.n_kvp, end = 0;
-    for (int r = 0; r < n; r++) {
-        const int64_t i1 = (row0 + r)/a.group;
-        const int64_t h  = kv_head*a.group + (row0 + r)%a.group;
+    int64_t kv_head = row0/a.n_rows, i1 = row0%a.n_rows/a.group, in_group = row0%a.group;
+    for (int r = 0; r < n; r++, in_group++) {
+        if (in_group == a.group) {
+            in_group = 0;
+            i1++;
+        }
+        if (i1*a.group == a.n_rows) {
+            i1 = 0;
+            kv_head++;
+        }
+        if (r == 0 || (i1 == 0 && in_group == 0)) {
+            parts[n_parts++] = { kv_head, r, 0 };
+        }
+        parts[n_parts - 1].n++;
+        const int64_t h = kv_head*a.group + in_group;
+
+        rows[r].token = (uint64_t) 1 << (i1 - first);
 
         rows[r].mask = mask ? (const ggml_fp16_t *) ((const char *) mask->data + i1*mask->nb[1] +
                                                      h%mask->ne[2]*mask->nb[2] + i3%mask->ne[3]*mask->nb[3]) : nullptr;
         rows[r].slope = a.max_bias <= 0.0f ? 1.0f : h < n_head_log2 ? powf(m0, h + 1) : powf(m1, 2*(h - n_head_log2) + 1);
         rows[r].sink  = a.sinks ? ((const float *) a.sinks->data)[h] : -INFINITY;
         rows[r].out   = (float *) ((char *) a.dst->data + (i3*a.dst->ne[2]*a.dst->ne[1] + h + i1*a.dst->ne[1])*a.dst->nb[1]);
-        const bool same_mask = r > 0 && i1 == (row0 + r - 1)/a.group && mask && mask->ne[2] == 1;
+        // the row before has the same query, or the same query's row of the head before
+        const int  other     = r > 0 && rows[r - 1].token == rows[r].token ? r - 1 : r - (int) a.n_rows;
+        const bool same_mask = other >= 0 && mask && mask->ne[2] == 1;
         if (order && !a.ordered && same_mask) {
-            rows[r].mask = rows[r - 1].mask;
+            rows[r].mask = rows[other].mask;
         } else if (order && !a.ordered) {
             ggml_fp16_t * in_order = masks + r*a.n_kvp;
             for (int64_t c = 0; c < a.n_kv; c++) {
@@ -386,11 +420,10 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
             rows[r].mask = in_order;
         }
         if (same_mask) {
-            rows[r].begin = rows[r - 1].begin;
-            rows[r].end   = rows[r - 1].end;
+            rows[r].begin = rows[other].begin;
+            rows[r].end   = rows[other].end;
         } else {
-            const int m = mask && mask->ne[2] == 1 ? (int) std::min<int64_t>(n - r, a.group - (row0 + r)%a.group) : 1; // rows of this mask
-            visible_tiles(rows[r], (uint32_t) (((uint64_t) 1 << m) - 1) << r, a.n_kv, a.n_kvp, seen_by);
+            visible_tiles(rows[r], a.n_kv, a.n_kvp, seen_by);
         }
         begin = std::min(begin, rows[r].begin);
         end   = std::max(end,   rows[r].end);
@@ -401,37 +434,42 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
     }
     std::fill(o, o + n*a.DVp, 0.0f);
 
-    const char * k = (const char *) a.k->data + kv_head*a.k->nb[2] + i3/(a.q->ne[3]/a.k->ne[3])*a.k->nb[3];
-    const char * v = (const char *) a.v->data + kv_head*a.v->nb[2] + i3/(a.q->ne[3]/a.v->ne[3])*a.v->nb[3];
+    const char * k = (const char *) a.k->data + i3/(a.q->ne[3]/a.k->ne[3])*a.k->nb[3];
+    const char * v = (const char *) a.v->data + i3/(a.q->ne[3]/a.v->ne[3])*a.v->nb[3];
 
-    // whether any of m rows from r on sees a cell of the tile at t. What is hidden adds zero: it may be left out
-    auto seen = [&](int r, int m, int64_t t) { return (seen_by[t/TILE] >> r & (((uint64_t) 1 << m) - 1)) != 0; };
+    // whether any of m rows of a head from r on sees a cell of the tile at t. What is hidden adds zero: it may be left out
+    auto seen = [&](int r, int m, int64_t t) {
+        return (seen_by[t/TILE] & ((rows[r + m - 1].token << 1) - rows[r].token)) != 0;
+    };
 
-    auto few_see = [&](int64_t t) { return n <= MAX_FEW || __builtin_popcount(seen_by[t/TILE]) <= MAX_FEW; };
+    auto few_see = [&](int m, int64_t t) { return m <= MAX_FEW || __builtin_popcountll(seen_by[t/TILE])*a.group <= MAX_FEW; };
 
     for (int64_t t = begin; t < end; t += TILE) {
         if (seen_by[t/TILE] == 0) {
             continue;
         }
-        const bool few = few_see(t);
-        with_tile(a, a.k, k, order, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
-            if (!few) {
-                transpose_tile<decltype(type)>(kt, stride, a.DKp, xt);
-            }
-            for_rows(n, [&](int r, auto R) {
-                if (!seen(r, R, t)) {
-                    return;
+        for (int p = 0; p < n_parts; p++) {
+            const part & h   = parts[p];
+            const bool   few = few_see(h.n, t);
+            with_tile(a, a.k, k + h.head*a.k->nb[2], order, t, a.DKp, true, x, [&](auto type, auto * kt, int64_t stride) {
+                if (!few) {
+                    transpose_tile<decltype(type)>(kt, stride, a.DKp, xt);
                 }
-                if (few) {
-                    scores<decltype(type), R>(q + r*a.DKp, a.DKp, kt, stride, s + r*a.s_stride + t, a.s_stride);
-                } else {
-                    scores_transposed<R>(q + r*a.DKp, a.DKp, xt, s + r*a.s_stride + t, a.s_stride);
-                }
+                for_rows(h.r, h.n, [&](int r, auto R) {
+                    if (!seen(r, R, t)) {
+                        return;
+                    }
+                    if (few) {
+                        scores<decltype(type), R>(q + r*a.DKp, a.DKp, kt, stride, s + r*a.s_stride + t, a.s_stride);
+                    } else {
+                        scores_transposed<R>(q + r*a.DKp, a.DKp, xt, s + r*a.s_stride + t, a.s_stride);
+                    }
+                });
             });
-        });
+        }
     }
 
-    float sum[MAX_ROWS];
+    float sum[MAX_RUN];
     for (int r = 0; r < n; r++) {
         float * sr = s + r*a.s_stride;
         const row & w = rows[r];
@@ -471,7 +509,7 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
         }
         // what a row that shares its kernel with others does not see must not be added as it was left there; nothing visible: zeros
         for (int64_t t = begin; t < end; t += TILE) {
-            if (M == -INFINITY || !seen(r, 1, t)) {
+            if (M == -INFINITY || !seen(r, 1, t) || t < w.begin || t >= w.end) {
                 std::fill(sr + t, sr + t + TILE, 0.0f);
                 continue;
             }
@@ -486,13 +524,16 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
         if (seen_by[t/TILE] == 0) {
             continue;
         }
-        with_tile(a, a.v, v, order, t, a.DVp, few_see(t), x, [&](auto type, auto * vt, int64_t stride) {
-            for_rows(n, [&](int r, auto R) {
-                if (seen(r, R, t)) {
-                    weighted_sums<decltype(type), R>(s + r*a.s_stride + t, a.s_stride, vt, stride, o + r*a.DVp, a.DVp, sum + r);
-                }
+        for (int p = 0; p < n_parts; p++) {
+            const part & h = parts[p];
+            with_tile(a, a.v, v + h.head*a.v->nb[2], order, t, a.DVp, few_see(h.n, t), x, [&](auto type, auto * vt, int64_t stride) {
+                for_rows(h.r, h.n, [&](int r, auto R) {
+                    if (seen(r, R, t)) {
+                        weighted_sums<decltype(type), R>(s + r*a.s_stride + t, a.s_stride, vt, stride, o + r*a.DVp, a.DVp, sum + r);
+                    }
+                });
             });
-        });
+        }
     }
 
     for (int r = 0; r < n; r++) {
@@ -505,23 +546,24 @@ static void attn_task(const attn & a, int64_t head, int64_t row0, int n, float *
 
 struct flash_attn_tensor_traits : tensor_traits {
     bool work_size(int n_threads, const ggml_tensor * op, size_t & size) override {
-        size = n_threads*attn(op).work()*sizeof(float);
+        size = n_threads*attn(op).work()*sizeof(float) + ALIGN;
         return true;
     }
 
     bool compute_forward(ggml_compute_params * params, ggml_tensor * op) override {
         const attn a(op);
-        float * work = (float *) params->wdata + params->ith*a.work();
+        float * work = (float *) GGML_PAD((uintptr_t) params->wdata, ALIGN) + params->ith*a.work();
 
         // few: shares are fixed, which costs less than waiting for the others to agree on them; a share is a run of rows, head
         // after head, so that few heads are converted by more than one thread
         const int64_t total = a.n_heads*a.n_rows;
-        if (total <= 8*MAX_ROWS*params->nth) {
-            const int64_t end = total*(params->ith + 1)/params->nth;
+        if (total <= 8*MAX_ROWS*params->nth && a.q->ne[1] <= MAX_TOKENS) {
+            const int64_t per_stream = a.k->ne[2]*a.n_rows;
+            const int64_t end        = total*(params->ith + 1)/params->nth;
             for (int64_t row = total*params->ith/params->nth; row < end; ) {
-                const int64_t head = row/a.n_rows, row0 = row%a.n_rows;
-                const int     n    = (int) std::min({ a.rows, a.n_rows - row0, end - row });
-                attn_task(a, head, row0, n, work);
+                const int64_t i3 = row/per_stream, row0 = row%per_stream;
+                const int     n  = (int) std::min({ a.run, per_stream - row0, end - row });
+                attn_task(a, i3, row0, n, work);
                 row += n;
             }
             return true;
@@ -533,7 +575,8 @@ struct flash_attn_tensor_traits : tensor_traits {
         const int64_t per_head = a.tasks_per_head();
         for (int64_t task = params->ith; task < a.n_heads*per_head; task = ggml_threadpool_chunk_add(params->threadpool, 1)) {
             const int64_t row0 = task%per_head*a.rows;
-            attn_task(a, task/per_head, row0, (int) std::min(a.rows, a.n_rows - row0), work);
+            const int64_t head = task/per_head;
+            attn_task(a, head/a.k->ne[2], head%a.k->ne[2]*a.n_rows + row0, (int) std::min(a.rows, a.n_rows - row0), work);
         }
         return true;
     }

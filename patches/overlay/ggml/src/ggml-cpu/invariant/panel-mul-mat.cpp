@@ -197,6 +197,17 @@ template <typename W> struct panel_tensor_traits_for : panel_tensor_traits {
         for (int64_t c0 = 0; c0 < n_cols; c0 += MAX_COLS) {
             const int64_t n    = tile_cols(n_cols, c0);
             act *         tile = dst + c0*n_units;
+            if constexpr (sizeof(act) == sizeof(float)) {
+                if (n > 1) {
+                    const int64_t u0 = n_units*ith/nth, u1 = n_units*(ith + 1)/nth;
+                    const float * x[MAX_COLS];
+                    for (int64_t c = 0; c < n; c++) {
+                        x[c] = col_x(c0 + c) + u0*K::UNIT;
+                    }
+                    convert_tile<W>(x, tile + u0*n, n, u1 - u0);
+                    continue;
+                }
+            }
             for (int64_t c = 0; c < n; c++) {
                 if (!by_col) {
                     convert(col_x(c0 + c), ne0, tile + c, n, n_units*ith/nth, n_units*(ith + 1)/nth);

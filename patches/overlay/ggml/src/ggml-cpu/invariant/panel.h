@@ -654,17 +654,12 @@ static constexpr int FLOAT_GROUP = 6;
 #endif
 static constexpr int FLOAT_STRIP = 3072;
 
-// the columns c < G of a tile that is N wide; n blocks; sum: [G][2*LANES]; PASSES: how many such groups pass
+// the columns c < G of a tile that is N wide; n blocks; a0, a1: their sums so far; PASSES: how many such groups pass
 template <typename W, int N, int G, int PASSES>
-static inline void float_pass(int64_t n, const uint8_t * w, const typename W::act * x, float * sum, const uint8_t * ahead) {
+static inline void float_mad(int64_t n, const uint8_t * w, const typename W::act * x, f32v * a0, f32v * a1, const uint8_t * ahead) {
     constexpr int BLOCKS = std::max(1, PASSES*64/W::BYTES);  // between two fetches
     constexpr int LINES  = std::max(1, W::BYTES/(PASSES*64)); // that are fetched
 
-    f32v a0[G], a1[G];
-    for (int c = 0; c < G; c++) {
-        a0[c] = load_f32(sum + c*2*LANES);
-        a1[c] = load_f32(sum + c*2*LANES + LANES);
-    }
     const auto mad = [&]() __attribute__((always_inline)) {
         const W b(w);
 #pragma GCC unroll 2
@@ -691,9 +686,33 @@ static inline void float_pass(int64_t n, const uint8_t * w, const typename W::ac
     for (; ib < n; ib++) {
         mad();
     }
+}
+
+// the same, with sums in memory: [G][2*LANES]
+template <typename W, int N, int G, int PASSES>
+static inline void float_pass(int64_t n, const uint8_t * w, const typename W::act * x, float * sum, const uint8_t * ahead) {
+    f32v a0[G], a1[G];
+    for (int c = 0; c < G; c++) {
+        a0[c] = load_f32(sum + c*2*LANES);
+        a1[c] = load_f32(sum + c*2*LANES + LANES);
+    }
+    float_mad<W, N, G, PASSES>(n, w, x, a0, a1, ahead);
     for (int c = 0; c < G; c++) {
         store(sum + c*2*LANES,         a0[c]);
         store(sum + c*2*LANES + LANES, a1[c]);
+    }
+}
+
+// a column's sums over one panel, of whose rows the first ones are written
+static inline void write_rows(f32v a0, f32v a1, float * y, int rows) {
+    if (rows == 2*LANES) {
+        store(y,         a0);
+        store(y + LANES, a1);
+    } else {
+        float t[2*LANES];
+        store(t,         a0);
+        store(t + LANES, a1);
+        memcpy(y, t, rows*sizeof(float));
     }
 }
 
@@ -705,10 +724,22 @@ static void panel_float(int64_t n_blocks, const uint8_t * w, const void * vx, fl
 
     const typename W::act * x = (const typename W::act *) vx;
 
+    // what fits the registers by itself needs no strips
+    if constexpr (PASSES == 1) {
+        f32v a0[N], a1[N];
+        for (int c = 0; c < N; c++) {
+            a0[c] = a1[c] = zero_f32();
+        }
+        float_mad<W, N, N, 1>(n_blocks, w, x, a0, a1, w + AHEAD);
+        for (int c = 0; c < N; c++) {
+            write_rows(a0[c], a1[c], y[c], rows);
+        }
+        return;
+    }
+
     alignas(64) float sum[N*2*LANES] = {};
 
-    // what fits the registers by itself needs no strips
-    const int64_t strip = PASSES == 1 ? n_blocks : FLOAT_STRIP/W::BYTES;
+    constexpr int64_t strip = FLOAT_STRIP/W::BYTES;
     for (int64_t ib = 0; ib < n_blocks; ib += strip) {
         const int64_t n     = std::min(strip, n_blocks - ib);
         const int64_t share = n*W::BYTES/PASSES;
@@ -725,7 +756,7 @@ static void panel_float(int64_t n_blocks, const uint8_t * w, const void * vx, fl
         x += n*N;
     }
     for (int c = 0; c < N; c++) {
-        memcpy(y[c], sum + c*2*LANES, rows*sizeof(float));
+        write_rows(load_f32(sum + c*2*LANES), load_f32(sum + c*2*LANES + LANES), y[c], rows);
     }
 }
 
@@ -900,6 +931,40 @@ template <> inline void convert_acts<w_bf16>(const float * x, bf16_pair * a, int
     }
 }
 #endif
+
+// LANES units of a column, each of 4 bytes, as a vector
+template <typename W> static inline f32v act_units(const float * x) {
+#ifdef GGML_INVARIANT_DPBF16
+    if constexpr (std::is_same_v<W, w_bf16>) {
+        bf16_pair t[LANES];
+        to_bf16(x, 2*LANES, t);
+        return load_f32((const float *) t);
+    }
+#endif
+    return load_f32(x);
+}
+
+// the same for all n columns of a tile at once, where a unit takes 4 bytes: their units lie next to each other, so that a column by itself
+// would be written 4 bytes at a time. x: one pointer a column; a: [n_units][n]
+template <typename W> static inline void convert_tile(const float * const * x, typename W::act * a, int64_t n, int64_t n_units) {
+    int64_t u0 = 0;
+    for (; u0 + LANES <= n_units; u0 += LANES) {
+        for (int64_t c0 = 0; c0 < n; c0 += LANES) {
+            const int m = (int) std::min<int64_t>(LANES, n - c0);
+            f32v      v[LANES];
+            for (int c = 0; c < LANES; c++) {
+                v[c] = c < m ? act_units<W>(x[c0 + c] + u0*W::BLOCK) : zero_f32();
+            }
+            transpose(v);
+            for (int u = 0; u < LANES; u++) {
+                store_n((float *) (a + (u0 + u)*n + c0), v[u], m);
+            }
+        }
+    }
+    for (int64_t c = 0; c < n && u0 < n_units; c++) {
+        convert_acts<W>(x[c] + u0*W::BLOCK, a + u0*n + c, n, n_units - u0, (n_units - u0)*W::BLOCK);
+    }
+}
 
 #ifdef GGML_INVARIANT_AMX_BF16
 template <> inline void convert_acts<w_bf16_tiles>(const float * x, w_bf16_tiles::act * a, int64_t stride, int64_t n_units, int64_t n) {

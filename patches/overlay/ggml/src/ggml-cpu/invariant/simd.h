@@ -529,6 +529,18 @@ template <int MAXW, bool OFFSET> static inline i32v dot8(const int32_t * init, c
 }
 #endif
 
+// keeps in its register what is used several times: GCC would rather read it from memory with each use
+static inline f32v held(f32v v) {
+#if defined(__GNUC__) && defined(GGML_INVARIANT_NEON)
+    asm("" : "+w"(v.a), "+w"(v.b));
+#elif defined(__GNUC__) && defined(GGML_INVARIANT_AVX512)
+    asm("" : "+v"(v));
+#elif defined(__GNUC__)
+    asm("" : "+x"(v));
+#endif
+    return v;
+}
+
 // the sum of a lane's LANES phases, where phase p is what sum_lanes() finds in lane p: phases in fours, then the fours
 static inline f32v sum_four(f32v p0, f32v p1, f32v p2, f32v p3) { return add(add(p0, p2), add(p1, p3)); }
 static inline f32v sum_fours(const f32v * s) {
