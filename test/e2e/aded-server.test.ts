@@ -102,7 +102,7 @@ async function untilReady({ child, output }: Server, endpoint: Endpoint): Promis
 function linesOf(output: Buffer): string[] {
   const lines = output.toString().split("\n");
   return lines
-    .map((line) => line.replace(/^\d+\.\d+\.\d+\.\d+ /, ""))
+    .map((line) => line.replace(/^\d+\.\d+\.\d+\.\d+ (?:[DIWE] )?/, ""))
     .filter((line) => !line.includes("initializing ..."))
     .sort();
 }

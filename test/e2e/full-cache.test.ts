@@ -8,6 +8,8 @@ import { SETUP_MS, type Stack, startStack } from "./support/stack.ts";
 const SLOTS = 4;
 /** Cells that all slots share. The engine rounds a context up to a multiple of 256. */
 const CELLS = 512;
+/** Of these, what each slot's request fills: the first one is still at work when the others have ended, and its last steps have no cells for a tree. */
+const SHARES = [224, 96, 96, 96];
 
 let stack: Stack;
 afterAll(() => stack?.stop());
@@ -19,18 +21,18 @@ describe("four slots whose requests fill the cache to its last cell", () => {
 
   beforeAll(async () => {
     const args = ["-c", String(CELLS), "-np", String(SLOTS), "-kvu"];
-    // a drafter that the plain arm has taught knows the answers: four slots that end in the same step leave no step without cells
-    const drafter = { fixedNodes: 7, learnFromPlain: false };
+    // large trees: no step may accept so much that it leaps over all those that have fewer cells left than their tree has nodes
+    const drafter = { fixedNodes: 60, learnFromPlain: false };
     stack = await startStack({ ...EXACT, drafter, args: [...(EXACT.args ?? []), ...args] });
     requests = await Promise.all(
-      TURNS.slice(0, SLOTS).map(async (prompt) => {
+      TURNS.slice(0, SLOTS).map(async (prompt, slot) => {
         const { tokens } = await stack.proxy.post<{ tokens: number[] }>("/tokenize", {
           content: prompt,
           add_special: true,
           parse_special: true,
         });
         // the last token generated takes no cell
-        return { prompt: tokens, n_predict: CELLS / SLOTS - tokens.length + 1, ignore_eos: true };
+        return { prompt: tokens, n_predict: SHARES[slot] - tokens.length + 1, ignore_eos: true };
       }),
     );
   }, SETUP_MS);
