@@ -254,16 +254,23 @@ class Launcher {
     return this.#drafted.get(name)?.drafting;
   }
 
+  /** The file of a hub's source that was fetched before and is still there: the hub need not be asked again. */
+  #fetched(source: string): string | undefined {
+    const file = this.#files.get(source);
+    return file !== undefined && existsSync(file) ? file : undefined;
+  }
+
   /** Is there a file to be fetched before the model can be started? */
   absent({ source }: ModelConfig): boolean {
     if (source === undefined) return false;
-    const known = this.#files.get(source);
-    return !(known === undefined ? isPresent(source, baseOf(this.config)) : existsSync(known));
+    return this.#fetched(source) === undefined && !isPresent(source, baseOf(this.config));
   }
 
   /** Path of the model's file, fetched first if need be; undefined: it has none. @throws AdedError */
   async fetch({ source }: ModelConfig, { signal, note }: FetchContext): Promise<string | undefined> {
     if (source === undefined) return undefined;
+    const fetched = this.#fetched(source);
+    if (fetched !== undefined) return fetched;
     note("fetching the model file");
     const progress = notingProgress(note);
     const file = await ensureModel(source, { base: baseOf(this.config), signal, progress });

@@ -157,8 +157,7 @@ export async function ensureModel(source: string, options: ModelOptions = {}): P
 
 /** Would `ensureModel` have to fetch something with pip? @throws AdedError ADED_MODEL_UNKNOWN */
 export function needsPip(source: string, base?: string): boolean {
-  const parsed = parseSource(source, base);
-  return parsed.kind === "pypi" && !existsSync(homePath("models", parsed.file));
+  return parseSource(source, base).kind === "pypi" && !isPresent(source, base);
 }
 
 /**

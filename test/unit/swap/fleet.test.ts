@@ -153,9 +153,12 @@ describe("the fleet", () => {
             note(`fetching ${source}`);
             signal.addEventListener("abort", () => reject(signal.reason));
             const end = (error?: Error): void => {
-              if (error === undefined) there.add(source);
-              if (error === undefined) resolve();
-              else reject(error);
+              if (error !== undefined) {
+                reject(error);
+                return;
+              }
+              there.add(source);
+              resolve();
             };
             fetches.push({ source, signal, end });
           }),
