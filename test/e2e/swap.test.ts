@@ -175,6 +175,8 @@ describe("two models that swap", () => {
 
   it("stay loaded while a model is wanted whose file can't be had", async () => {
     const more = '  lost: { source: "file:lost.gguf" }\n  far: { source: "hf:nobody/nothing:Q4_0" }\n';
+    // loaded and changed, it would be started anew, for which smol has to go
+    await proxy.post("/aded/models/gemma/unload", {});
     writeFileSync(file, config() + more);
     await server.reload(loadConfig(file, {}));
     await proxy.post("/completion", body("smol", 0));
