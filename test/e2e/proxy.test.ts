@@ -1,4 +1,6 @@
 /** The proxy in front of the real engine is not there for whoever does not ask for it. */
+import { once } from "node:events";
+import type { IncomingMessage } from "node:http";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import type { ProxyStatus } from "../../src/proxy/status.ts";
 import type { Answer } from "./support/endpoint.ts";
@@ -78,18 +80,46 @@ describe("a generation request", () => {
     expect(JSON.parse(answer.body.toString())).toMatchObject({ error: { code: "invalid_x_aded" } });
   });
 
+  it("has the tokens of a step in one chunk of its stream", async () => {
+    const request = { prompt: TURNS[3], n_predict: 96, ignore_eos: true };
+    const plain = await complete(stack.direct, request, "off");
+    // warms the drafter: the steps after this have several tokens
+    await complete(stack.direct, request, "on");
+
+    const settings = { temperature: 0, cache_prompt: false, return_tokens: true, stream: true };
+    const outgoing = stack.direct.begin("POST", "/completion", JSON.stringify({ ...request, ...settings }));
+    const [response] = (await once(outgoing, "response")) as [IncomingMessage];
+    const chunks: string[][] = [];
+    for await (const chunk of response) {
+      const text = (chunk as Buffer).toString();
+      expect(text.endsWith("\n\n")).toBe(true);
+      chunks.push(text.split("\n\n").slice(0, -1));
+    }
+    const events = chunks
+      .flat()
+      .map((event) => JSON.parse(event.slice("data: ".length)) as { tokens?: number[]; stop: boolean });
+    expect(events.filter(({ stop }) => !stop).flatMap(({ tokens = [] }) => tokens)).toEqual(plain.tokens);
+    expect(events.at(-1)?.stop).toBe(true);
+    expect(chunks.length).toBeLessThan(0.8 * events.length);
+  });
+
   it("of a client that leaves is broken off in the engine", async () => {
     const request = { prompt: TURNS[0], n_predict: 3000, ignore_eos: true };
+    const cancelled = () => stack.engineLog().split("cancel task, id_task").length - 1;
+    const before = cancelled();
     const streaming = await stack.proxy.stream("/completion", { ...request, stream: true });
     await streaming.events.next();
     expect(await busySlots(stack.direct)).toBe(1);
     streaming.abort();
     await untilIdle(stack.direct);
+    expect(cancelled()).toBe(before + 1);
 
     const whole = stack.proxy.begin("POST", "/completion", JSON.stringify(request));
     while ((await busySlots(stack.direct)) === 0);
     whole.destroy();
+    // asks for the slots all the time, so the engine has results for others meanwhile
     await untilIdle(stack.direct);
+    expect(cancelled()).toBe(before + 2);
     expect((await complete(stack.proxy, { prompt: TURNS[0], n_predict: 4 }, "on")).tokens).toHaveLength(4);
   });
 });

@@ -211,10 +211,11 @@ template <int R> static void scores_transposed(const float * q, int64_t Dp, cons
     }
 }
 
-// o[r] += sum over the cells of a tile of p[r][cell] * v[cell], for R queries and V vectors of the head
-template <typename T, int R, int V> static void weighted_sum(const float * p, int64_t p_stride, const typename T::value * v, int64_t v_stride, float * o, int64_t o_stride) {
-    f32v acc[R][V];
+// o[r] += sum over the cells of a tile of p[r][cell] * v[cell], for R queries and V vectors of the head; SUM: sum[r] += p[r][cell] as well
+template <typename T, int R, int V, bool SUM> static void weighted_sum(const float * p, int64_t p_stride, const typename T::value * v, int64_t v_stride, float * o, int64_t o_stride, float * sum) {
+    f32v acc[R][V], t[R];
     for (int r = 0; r < R; r++) {
+        t[r] = set1(SUM ? sum[r] : 0.0f);
         for (int i = 0; i < V; i++) {
             acc[r][i] = load_f32(o + r*o_stride + i*LANES);
         }
@@ -228,6 +229,9 @@ template <typename T, int R, int V> static void weighted_sum(const float * p, in
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             const f32v w = set1(p[r*p_stride + c]);
+            if (SUM) {
+                t[r] = add(t[r], w);
+            }
 #pragma GCC unroll 8
             for (int i = 0; i < V; i++) {
                 acc[r][i] = fma(w, vv[i], acc[r][i]);
@@ -238,28 +242,28 @@ template <typename T, int R, int V> static void weighted_sum(const float * p, in
         for (int i = 0; i < V; i++) {
             store(o + r*o_stride + i*LANES, acc[r][i]);
         }
+        if (SUM) {
+            float lanes[LANES]; // all the same
+            store(lanes, t[r]);
+            sum[r] = lanes[0];
+        }
     }
 }
 
 template <typename T, int R> static void weighted_sums(const float * p, int64_t p_stride, const typename T::value * v, int64_t v_stride, float * o, int64_t Dp, float * sum) {
     int64_t d = 0;
+    if (Dp >= SUM_VECS*LANES) {
+        weighted_sum<T, R, SUM_VECS, true>(p, p_stride, v, v_stride, o, Dp, sum);
+        d = SUM_VECS*LANES;
+    } else {
+        weighted_sum<T, R, 1, true>(p, p_stride, v, v_stride, o, Dp, sum);
+        d = LANES;
+    }
     for (; d + SUM_VECS*LANES <= Dp; d += SUM_VECS*LANES) {
-        weighted_sum<T, R, SUM_VECS>(p, p_stride, v + d, v_stride, o + d, Dp);
+        weighted_sum<T, R, SUM_VECS, false>(p, p_stride, v + d, v_stride, o + d, Dp, nullptr);
     }
     for (; d < Dp; d += LANES) {
-        weighted_sum<T, R, 1>(p, p_stride, v + d, v_stride, o + d, Dp);
-    }
-    float t[R];
-    for (int r = 0; r < R; r++) {
-        t[r] = sum[r];
-    }
-    for (int c = 0; c < TILE; c++) {
-        for (int r = 0; r < R; r++) {
-            t[r] += p[r*p_stride + c];
-        }
-    }
-    for (int r = 0; r < R; r++) {
-        sum[r] = t[r];
+        weighted_sum<T, R, 1, false>(p, p_stride, v + d, v_stride, o + d, Dp, nullptr);
     }
 }
 
