@@ -171,6 +171,7 @@ export function sectionsOf(report: AbReport): Sections {
       ratioRow("median of the pairs", report.overall.median),
       ...Object.entries(report.categories).map(([name, ratio]) => ratioRow(`  ${name}`, ratio)),
       ratioRow("whole request (E2E)", report.overall.e2e),
+      ratioRow("first token (TTFT)", report.overall.ttft),
     ],
     arms: armRows(report.arms),
     depths: depthRows(report),

@@ -24,6 +24,7 @@ export async function formatHtml(report: AbReport): Promise<string> {
     { name: "median of the pairs", ...report.overall.median },
     ...Object.entries(report.categories).map(([name, ratio]) => ({ name, ...ratio })),
     { name: "whole request (E2E)", ...report.overall.e2e },
+    { name: "first token (TTFT)", ...report.overall.ttft },
   ];
   const data = JSON.stringify(plotData(report)).replaceAll("<", "\\u003c");
   const figure = (id: string, title: string): string =>

@@ -66,6 +66,8 @@ export interface AbReport {
   overall: RatioReport & {
     /** Of whole requests. */
     e2e: RatioReport;
+    /** Of the times to the first token. */
+    ttft: RatioReport;
     /** The median of the pairs' ratios: what few disturbed requests hardly move. Each pair counts the same, however long. */
     median: RatioReport;
   };
@@ -139,6 +141,7 @@ export function reportAb(
     overall: {
       ...overall,
       e2e: ratioReport(pairs, e2eUnit, interval),
+      ttft: ratioReport(pairs, ttftUnit, interval),
       median: medianReport(pairs, interval),
     },
     categories,
@@ -205,6 +208,12 @@ function decodeUnit({ on, off }: Pair): RatioUnit | undefined {
 function e2eUnit({ on, off }: Pair): RatioUnit | undefined {
   if (on.e2e_ms === null || off.e2e_ms === null) return undefined;
   return { numerator: off.e2e_ms, denominator: on.e2e_ms };
+}
+
+/** Times to the first token as the client sees them, as they are. */
+function ttftUnit({ on, off }: Pair): RatioUnit | undefined {
+  if (on.ttft_ms === null || off.ttft_ms === null) return undefined;
+  return { numerator: off.ttft_ms, denominator: on.ttft_ms };
 }
 
 /** Repeats of a prompt, and the turns of a conversation, are one unit of the bootstrap: they are not independent. */

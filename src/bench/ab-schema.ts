@@ -73,6 +73,7 @@ const sample = z.looseObject({
 export const abReportSchema = z.looseObject({
   overall: ratio.extend({
     e2e: ratio,
+    ttft: ratio.optional().describe("of the times to the first token, with its interval"),
     median: ratio.optional().describe("median of the pairs' ratios of decode times, with its interval"),
   }),
   categories: z.record(z.string(), ratio),

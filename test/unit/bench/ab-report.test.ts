@@ -48,7 +48,7 @@ describe("reportAb", () => {
   it("gives the ratio of total decode times, overall and by category", () => {
     const made = report([
       ...FIVE.flatMap((n) => pair(`x/${n}`)),
-      ...pair("y/1", { decode_ms: 100 }, { decode_ms: 100 }),
+      ...pair("y/1", { decode_ms: 100, ttft_ms: 20 }, { decode_ms: 100 }),
     ]);
     expect(made.overall).toMatchObject({ ratio: 600 / 350, n: 6 });
     expect(made.overall.ci?.[0]).toBeLessThan(600 / 350);
@@ -58,6 +58,7 @@ describe("reportAb", () => {
       y: { ratio: 1, ci: null, n: 1 },
     });
     expect(made.overall.e2e.ratio).toBeCloseTo(660 / 360, 12);
+    expect(made.overall.ttft).toMatchObject({ ratio: 24 / 40, n: 6 });
     expect(made).toMatchObject({ n: 6, same_text: 6, complete: true, arm_verified: true, notes: [] });
   });
 
