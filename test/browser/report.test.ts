@@ -70,8 +70,8 @@ describe.each([
     await page.waitForSelector("#time canvas");
     expect(await page.locator("h1").textContent()).toBe("A/B of Model-135M-Instruct.Q4_1");
     expect(await page.locator("canvas").count()).toBe(4);
-    // four categories; over all: the ratio, the median of the pairs, end to end
-    expect(await page.locator("svg.forest circle").count()).toBe(7);
+    // four categories; over all: the ratio, the median of the pairs, end to end, to the first token
+    expect(await page.locator("svg.forest circle").count()).toBe(8);
     // a curve has another colour than an empty canvas
     const painted = await page.evaluate(`[...document.querySelectorAll("canvas")].every((canvas) => {
       const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
