@@ -1,4 +1,4 @@
-/** The command line. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted. */
+/** The command line. Exit status: 0 done, 1 failed, 2 used wrongly, 130 interrupted; serve ends with 0 after SIGTERM. */
 import { Command, CommanderError } from "commander";
 import { programVersion } from "../main.ts";
 import { benchCommand } from "./bench.ts";
@@ -8,7 +8,7 @@ import { corpusCommand } from "./corpus.ts";
 import { doctorCommand } from "./doctor.ts";
 import { engineCommand } from "./engine.ts";
 import { evalCommand } from "./eval.ts";
-import { installInterrupt, interruptSignal } from "./interrupt.ts";
+import { installInterrupt, interruptSignal, termObeyed } from "./interrupt.ts";
 import { modelsCommand } from "./models.ts";
 import { reportError } from "./report.ts";
 import { serveCommand } from "./serve.ts";
@@ -35,6 +35,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   installInterrupt();
   try {
     await program.parseAsync([...argv], { from: "user" });
+    if (termObeyed()) return 0;
     interruptSignal.throwIfAborted();
     return Number(process.exitCode ?? 0);
   } catch (error) {

@@ -26,6 +26,18 @@ export function allowTermMs(ms: number): void {
   deadlineMs = Math.max(DEADLINE_MS, ms);
 }
 
+let obeyed = false;
+
+/** For a service that was told to end and has ended in order: after SIGTERM that is no failure. @returns whether it was SIGTERM */
+export function obeyTerm(): boolean {
+  obeyed = received === "SIGTERM";
+  return obeyed;
+}
+
+export function termObeyed(): boolean {
+  return obeyed;
+}
+
 let hangUpEnds = true;
 
 /** From now on SIGHUP is no interruption, as for any service without a terminal: the server reads its config again. */

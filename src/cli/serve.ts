@@ -5,7 +5,7 @@ import { loadConfig } from "../config.ts";
 import { createLog } from "../log.ts";
 import { type CloseOptions, type RunningServer, serve } from "../main.ts";
 import { checkFolder } from "./bench-support.ts";
-import { allowTermMs, interruptedBy, interruptSignal, keepOnHangUp } from "./interrupt.ts";
+import { allowTermMs, interruptedBy, interruptSignal, keepOnHangUp, obeyTerm } from "./interrupt.ts";
 import { createProgress } from "./progress.ts";
 import { printLine } from "./report.ts";
 
@@ -39,13 +39,16 @@ export function serveCommand(): Command {
       allowTermMs(drainMs + ENGINE_GRACE_MS + 2000);
       if (flags.record !== undefined) await checkFolder(flags.record);
       if (config.file !== undefined && !process.stdin.isTTY) keepOnHangUp();
-      await serve(config, {
+      const ended = serve(config, {
         record: flags.record === undefined ? undefined : path.resolve(flags.record),
         signal: interruptSignal,
         progress: createProgress(),
         log: createLog(),
         closing: () => (interruptedBy() === "SIGTERM" ? { drainMs, graceMs: ENGINE_GRACE_MS } : INTERRUPTED),
         onListening: announce,
+      });
+      await ended.catch((error: unknown) => {
+        if (error !== interruptSignal.reason || !obeyTerm()) throw error;
       });
     });
 }

@@ -272,7 +272,7 @@ export class DraftLinkClient {
     this.counters.connections++;
     this.#options.log.info(
       {
-        model: info.model,
+        file: info.model,
         slots: info.nSlots,
         max_nodes: info.maxNodes,
         shape: info.tree ? "tree" : "chain",

@@ -116,8 +116,13 @@ describe("aded serve", () => {
     }
     expect(values.at(-1)).toBe("[DONE]");
     await refused;
-    expect((await command.ended).status).toBe(130);
+    const { status, stderr } = await command.ended;
+    expect(status).toBe(0);
     expect(alive(enginePid)).toBe(false);
+    const logged = stderr.split("\n").filter((line) => line.startsWith("{"));
+    expect(logged.length).toBeGreaterThan(2);
+    // no key twice, which would make a line shorter
+    for (const line of logged) expect(JSON.stringify(JSON.parse(line))).toBe(line);
   });
 
   it("does not leave its engine behind when it is killed itself", async () => {
