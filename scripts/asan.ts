@@ -126,7 +126,9 @@ async function siege(client: EngineClient, draftSocket: string, log: readonly st
   check(faults.length === 0, "every request is answered as it should be", faults.slice(0, 5).join("\n"));
   check(await client.healthy(), "the server is healthy");
   check((await client.plain(PROMPT)) === before, "the server gives the text that it gave before");
-  check(log.length < 5000, "the log is no flood", `${log.length} lines`);
+  // the engine says some eight lines about each request by itself
+  const requests = [...outcomes.values()].reduce((sum, count) => sum + count, 0);
+  check(log.length < 12 * requests, "the log is no flood", `${log.length} lines for ${requests} requests`);
 }
 
 /** True once `done` is; false when the time is up or the server has ended. */
