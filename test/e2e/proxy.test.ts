@@ -1,6 +1,7 @@
 /** The proxy in front of the real engine is not there for whoever does not ask for it. */
 import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
+import { setTimeout as delay } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "@jest/globals";
 import type { ProxyStatus } from "../../src/proxy/status.ts";
 import type { Answer } from "./support/endpoint.ts";
@@ -112,6 +113,8 @@ describe("a generation request", () => {
     expect(await busySlots(stack.direct)).toBe(1);
     streaming.abort();
     await untilIdle(stack.direct);
+    // the engine's log is written by a thread of its own
+    while (cancelled() < before + 1) await delay(10);
     expect(cancelled()).toBe(before + 1);
 
     const whole = stack.proxy.begin("POST", "/completion", JSON.stringify(request));
@@ -119,6 +122,7 @@ describe("a generation request", () => {
     whole.destroy();
     // asks for the slots all the time, so the engine has results for others meanwhile
     await untilIdle(stack.direct);
+    while (cancelled() < before + 2) await delay(10);
     expect(cancelled()).toBe(before + 2);
     expect((await complete(stack.proxy, { prompt: TURNS[0], n_predict: 4 }, "on")).tokens).toHaveLength(4);
   });
