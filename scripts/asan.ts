@@ -128,7 +128,11 @@ async function siege(client: EngineClient, draftSocket: string, log: readonly st
   check((await client.plain(PROMPT)) === before, "the server gives the text that it gave before");
   // the engine says some eight lines about each request by itself
   const requests = [...outcomes.values()].reduce((sum, count) => sum + count, 0);
-  check(log.length < 1000 + 8 * requests, "the log is no flood", `${log.length} lines for ${requests} requests`);
+  check(
+    log.length < 1000 + 8 * requests,
+    "the log is no flood",
+    `${log.length} lines for ${requests} requests`,
+  );
 }
 
 /** True once `done` is; false when the time is up or the server has ended. */
