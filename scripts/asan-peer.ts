@@ -6,8 +6,9 @@ import { connect, type Socket } from "node:net";
 import { Packr } from "msgpackr";
 import type { VerifiedSlot } from "../src/drafter/draft.ts";
 import type { Random } from "../src/drafter/random.ts";
-import { Framer } from "../src/link/framer.ts";
-import { EngineFrameDecoder, MAX_ENGINE_BODY, type StepFrame } from "../src/link/frames.ts";
+import { Framer, type OnBody } from "../src/link/framer.ts";
+import { EngineFrameDecoder, MAX_ENGINE_BODY } from "../src/link/frames.ts";
+import type { StepFrame } from "../src/link/step-reader.ts";
 
 /** What one connection does. `ready`: `hello` has been exchanged. Without a handler for steps they are ignored. */
 interface Behaviour {
@@ -70,9 +71,10 @@ const behaviours: readonly Behaviour[] = [
   {
     name: "late drafts",
     step: (link, frame) => {
+      const { seq } = frame;
       const slots = link.goodSlots(frame);
       setTimeout(
-        () => link.send({ type: "draft", seq: frame.seq, slots }),
+        () => link.send({ type: "draft", seq, slots }),
         frame.budgetUs / 1000 + link.random.below(30),
       );
     },
@@ -153,7 +155,7 @@ class Connection {
   run(ms: number): Promise<number> {
     const socket = this.#socket;
     return new Promise((resolve, reject) => {
-      const framer = new Framer(MAX_ENGINE_BODY, (body) => this.#onBody(body));
+      const framer = new Framer(MAX_ENGINE_BODY, (...body) => this.#onBody(...body));
       const timer = setTimeout(() => socket.destroy(), ms);
       socket.on("data", (chunk: Buffer) => {
         try {
@@ -171,8 +173,8 @@ class Connection {
     });
   }
 
-  #onBody(body: Buffer): void {
-    const frame = this.#decoder.decode(body);
+  #onBody(...body: Parameters<OnBody>): void {
+    const frame = this.#decoder.decode(...body);
     if (frame.type === "hello") {
       this.#nVocab = frame.info.nVocab;
       this.#maxNodes = frame.info.maxNodes;

@@ -56,6 +56,9 @@ export class Controller {
   private readonly heads: Int32Array;
   /** Order in which slots got their nodes in the allocation at hand. */
   private readonly turns: Int32Array;
+  /** Trust in each of its trees' slots, and µs of a pass by number of nodes: looked up once, not for each node again. */
+  private readonly trusts: Float64Array;
+  private readonly passes: Float64Array;
   /** Nodes per tree of the last allocation. */
   readonly counts: Int32Array;
   private readonly experience = new Trust();
@@ -75,6 +78,8 @@ export class Controller {
     this.heads = new Int32Array(nSlots);
     this.counts = new Int32Array(nSlots);
     this.turns = new Int32Array(maxNodes);
+    this.trusts = new Float64Array(nSlots);
+    this.passes = new Float64Array(maxNodes + 1);
     for (let i = 0; i < nSlots; i++) this.slots.push(freshState());
   }
 
@@ -177,15 +182,20 @@ export class Controller {
     roots: number,
     most: number,
   ): number {
-    const { heads, counts, turns, overheadUs } = this;
+    const { heads, counts, turns, trusts, passes, overheadUs } = this;
     counts.fill(0);
     heads.fill(0);
     let probing = count > 0;
-    for (let i = 0; i < count; i++) if (!this.slots[slots[i]].ledger.probing) probing = false;
-    const plain = roots / this.pass(roots);
+    for (let i = 0; i < count; i++) {
+      if (!this.slots[slots[i]].ledger.probing) probing = false;
+      trusts[i] = this.trust(slots[i]);
+    }
+    this.cost.list(roots, this.width, passes);
+    const plain = roots / passes[0];
     let bestRate = plain * (probing ? MARGIN_PROBE : MARGIN_AWAKE);
     let best = 0;
-    let expected = roots;
+    // as a number for certain: else V8 allocates each of the sums (the sampling heap profiler shows it)
+    let expected = +roots;
     let first = 0;
     let n = 0;
     while (n < most && n < turns.length) {
@@ -193,7 +203,7 @@ export class Controller {
       let gain = 0;
       for (let i = 0; i < count; i++) {
         if (heads[i] >= trees[i].size) continue;
-        const g = trees[i].path[trees[i].order[heads[i]]] * this.trust(slots[i]);
+        const g = trees[i].path[trees[i].order[heads[i]]] * trusts[i];
         if (g > gain) {
           gain = g;
           turn = i;
@@ -204,7 +214,7 @@ export class Controller {
       if (n === 0) first = gain;
       turns[n++] = turn;
       expected += gain;
-      const rate = expected / (this.pass(roots + n) + overheadUs);
+      const rate = expected / (passes[n] + overheadUs);
       if (rate > bestRate) {
         bestRate = rate;
         best = n;

@@ -82,6 +82,12 @@ export class CostModel {
     return this.cost[Math.min(Math.max(n, 1), this.most)] * this.scale;
   }
 
+  /** µs of passes of `from`, `from` + 1 … tokens into `out`, one with fewer than `least` tokens as one with that many. */
+  list(from: number, least: number, out: Float64Array): void {
+    const { cost, most, scale } = this;
+    for (let i = 0; i < out.length; i++) out[i] = cost[Math.min(Math.max(from + i, least, 1), most)] * scale;
+  }
+
   /** True when a step of n tokens, all of them roots, is to be plain, since its cost was not measured for long or is in doubt. */
   wantsPlain(n: number): boolean {
     if (n < 1 || n > this.most) return false;

@@ -45,6 +45,8 @@ export class AdedDrafter implements Drafter {
   /** Most nodes of one slot's tree. */
   private readonly maxNodes: number;
   private readonly maxExpansions: number;
+  /** How fast rows of 0, 1, 2 tokens learn. */
+  private readonly rates: Float64Array;
 
   // Scratch, and the answer that is handed out.
   private readonly cost: StepCost = { roots: 0, nodes: 0, nBatch: 0, decodeUs: 0, asked: 0, spentUs: 0 };
@@ -70,6 +72,8 @@ export class AdedDrafter implements Drafter {
   constructor(info: EngineInfo, options: DrafterOptions = {}) {
     this.info = info;
     this.options = resolveDrafterOptions(options);
+    const { unigramRate, bigramRate, trigramRate } = this.options;
+    this.rates = Float64Array.of(unigramRate, bigramRate, trigramRate);
     const { matrixBytes, matrixWidth, maxScopes, search, exploration, effort, overheadUs, seed } =
       this.options;
     const chain = info.tree ? Number.POSITIVE_INFINITY : info.maxChain;
@@ -358,7 +362,7 @@ export class AdedDrafter implements Drafter {
     for (let j = 0; j < path.length; j++) {
       this.learnNode(state, verified, path[j]);
       const { ids, probs, k } = verified;
-      state.matrix.update(NONE, NONE, ids, probs, path[j] * k, k, this.options.unigramRate);
+      state.matrix.update(NONE, NONE, ids, probs, path[j] * k, k, this.rates);
     }
   }
 
@@ -371,9 +375,8 @@ export class AdedDrafter implements Drafter {
     let before = NONE;
     if (parent >= 0) before = nodes[parent];
     else if (suffix.at(suffix.length - 1) === token) before = suffix.at(suffix.length - 2);
-    const { trigramRate, bigramRate } = this.options;
-    if (before >= 0) state.matrix.update(before, token, ids, probs, node * k, k, trigramRate);
-    state.matrix.update(NONE, token, ids, probs, node * k, k, bigramRate);
+    if (before >= 0) state.matrix.update(before, token, ids, probs, node * k, k, this.rates);
+    state.matrix.update(NONE, token, ids, probs, node * k, k, this.rates);
   }
 
   private rememberLast(state: SlotState, verified: VerifiedSlot): void {

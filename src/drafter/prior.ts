@@ -284,7 +284,7 @@ export class Prior implements Expander {
     if (this.uses[source] === 0 || index.match(this.context, known, matches) === 0) return 0;
     for (let i = 0; i < matches.count; i++) {
       const length = lengthBucket(matches.length[i]);
-      this.propose(source, matches.token[i], length, i, matches.share[i], depth);
+      this.propose(source, matches.token[i], length, i, matches.share, depth);
     }
     return matches.longest;
   }
@@ -299,7 +299,7 @@ export class Prior implements Expander {
     const sharpness = this.at?.sharpness ?? 1;
     if (sharpness !== 1) reshape(rowProbs, size, sharpness);
     const n = Math.min(size, most);
-    for (let i = 0; i < n; i++) this.propose(source, rowIds[i], length, i, rowProbs[i], depth);
+    for (let i = 0; i < n; i++) this.propose(source, rowIds[i], length, i, rowProbs, depth);
     return seen < 2 ? 1 : seen < 5 ? 2 : 3;
   }
 
@@ -334,18 +334,26 @@ export class Prior implements Expander {
     if (total === 0) return;
     sortDescending(poolIds, poolProbs, count);
     const most = Math.min(count, ALTERNATE_CANDIDATES);
-    for (let i = 0; i < most; i++) this.propose(SOURCE_ALTERNATE, poolIds[i], 0, i, poolProbs[i] / total, 0);
+    for (let i = 0; i < most; i++) {
+      poolProbs[i] /= total;
+      this.propose(SOURCE_ALTERNATE, poolIds[i], 0, i, poolProbs, 0);
+    }
   }
 
-  /** Notes a source's claim for a token; makes the token a candidate if there is room. */
+  /**
+   * Notes a source's claim for a token; makes the token a candidate if there is room.
+   *
+   * @param claims the source's claims by rank: a number with a fraction would be allocated for each call
+   */
   private propose(
     source: number,
     token: number,
     length: number,
     rank: number,
-    claim: number,
+    claims: Float32Array,
     depth: number,
   ): void {
+    const claim = claims[rank];
     if (token < 0 || token >= this.nVocab) return;
     let i = 0;
     while (i < this.count && this.token[i] !== token) i++;

@@ -27,8 +27,11 @@ export interface TokenIndexOptions {
   maxOccurrences: number;
 }
 
-/** An occurrence weighs less by this factor for every more recent one. */
+/** An occurrence weighs less by this factor for every more recent one … */
 const RECENCY = 0.9;
+/** … of which so many are told apart. Weights by how many there are. */
+const RECENCY_WEIGHTS = new Float64Array(64).fill(1);
+for (let i = 1; i < RECENCY_WEIGHTS.length; i++) RECENCY_WEIGHTS[i] = RECENCY_WEIGHTS[i - 1] * RECENCY;
 
 export abstract class TokenIndex {
   readonly short: number;
@@ -44,6 +47,8 @@ export abstract class TokenIndex {
   /** Position + 1 of the latest occurrence by hash, 0 if none. */
   protected shortHeads = new Int32Array(512);
   protected longHeads = new Int32Array(512);
+  /** Evidence of all matches of a walk. In an array, since a number with a fraction that a loop or a call hands on is allocated anew each time. */
+  private readonly total = new Float64Array(1);
 
   constructor(options: TokenIndexOptions) {
     this.short = options.short;
@@ -83,14 +88,15 @@ export abstract class TokenIndex {
     const { short, long } = this;
     if (n < short || this.count < short + 1) return 0;
     const deepest = Math.min(n, this.maxMatch);
-    let total = 0;
+    this.total[0] = 0;
     if (n >= long) {
       const head = this.longHeads[hashNewestFirst(context, long) & (this.longHeads.length - 1)];
-      total += this.walk(context, deepest, head, this.longPrevious, long, deepest, out);
+      this.walk(context, deepest, head, this.longPrevious, long, deepest, out);
     }
     const head = this.shortHeads[hashNewestFirst(context, short) & (this.shortHeads.length - 1)];
     const most = n >= long ? long - 1 : deepest;
-    total += this.walk(context, deepest, head, this.shortPrevious, short, most, out);
+    this.walk(context, deepest, head, this.shortPrevious, short, most, out);
+    const total = this.total[0];
     if (total > 0) {
       for (let i = 0; i < out.count; i++) {
         out.share[i] /= total;
@@ -161,7 +167,7 @@ export abstract class TokenIndex {
     return h ^ (h >>> 15);
   }
 
-  /** Walks one chain, taking matches of `least` … `most` tokens; returns the evidence added. */
+  /** Walks one chain, taking matches of `least` … `most` tokens, and adds their evidence to `total`. */
   private walk(
     context: Int32Array,
     deepest: number,
@@ -170,12 +176,11 @@ export abstract class TokenIndex {
     least: number,
     most: number,
     out: SuffixMatches,
-  ): number {
-    const { held, count } = this;
+  ): void {
+    const { held, count, total } = this;
     const mask = held.length - 1;
     const oldest = Math.max(0, count - held.length);
-    let total = 0;
-    let recency = 1;
+    let hits = 0;
     let at = head - 1;
     for (let seen = 0; at >= oldest && seen < this.maxOccurrences; seen++, at = previous[at & mask] - 1) {
       if (at + 1 >= count) continue;
@@ -185,8 +190,7 @@ export abstract class TokenIndex {
       if (length < least || length > most) continue;
       const next = held[(at + 1) & mask];
       if (next < 0) continue;
-      const weight = length * length * length * recency;
-      recency *= RECENCY;
+      const weight = length * length * length * RECENCY_WEIGHTS[Math.min(hits++, RECENCY_WEIGHTS.length - 1)];
       let i = 0;
       while (i < out.count && out.token[i] !== next) i++;
       if (i === out.count) {
@@ -199,9 +203,8 @@ export abstract class TokenIndex {
         out.share[i] += weight;
         if (length > out.length[i]) out.length[i] = length;
       }
-      total += weight;
+      total[0] += weight;
     }
-    return total;
   }
 }
 

@@ -125,7 +125,7 @@ export class TrigramMatrix {
    *
    * @param ids k successors from index `offset` on, likeliest first
    * @param probs their probabilities, same layout
-   * @param rate weight of the given distribution, 0 … 1; the first updates of a row weigh at least 1/(updates + 1)
+   * @param rates weight of the given distribution, 0 … 1, by the tokens in the key: 0, 1, 2; the first updates of a row weigh at least 1/(updates + 1)
    */
   update(
     a: number,
@@ -134,7 +134,7 @@ export class TrigramMatrix {
     probs: Float32Array,
     offset: number,
     k: number,
-    rate: number,
+    rates: Float64Array,
   ): void {
     let row = this.find(a, b);
     const isNew = row < 0;
@@ -149,6 +149,7 @@ export class TrigramMatrix {
     const { mergedIds, mergedProbs } = this;
     const given = Math.min(k, width);
     const old = isNew ? 0 : chunk.size[i];
+    const rate = rates[b === NONE ? 0 : a === NONE ? 1 : 2];
     const weight = isNew ? 1 : Math.max(rate, 1 / (chunk.seen[i] + 1));
     let n = 0;
     for (let j = 0; j < old; j++) {
@@ -545,12 +546,12 @@ function copyRows(part: PackedRows, width: number, chunk: RowChunk, at: number, 
   }
 }
 
-/** 32 well-mixed bits: the upper 8 choose the shard, the lower ones the slot. */
+/** 32 well-mixed bits, as an int32: the upper 8 choose the shard, the lower ones the slot. */
 function hashPair(a: number, b: number): number {
   let h = Math.imul(a + 1, 0x9e3779b1) ^ Math.imul(b + 1, 0x85ebca77);
   h = Math.imul(h ^ (h >>> 15), 0x2c1b3c6d);
   h = Math.imul(h ^ (h >>> 12), 0x297a2d39);
-  return (h ^ (h >>> 15)) >>> 0;
+  return h ^ (h >>> 15);
 }
 
 function place(shard: Int32Array, hash: number, row: number): void {

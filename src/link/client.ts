@@ -13,9 +13,9 @@ import {
   LinkFrameError,
   MAX_ENGINE_BODY,
   PeerFrameEncoder,
-  type StepFrame,
 } from "./frames.ts";
 import type { LatencyRing } from "./latency.ts";
+import type { StepFrame } from "./step-reader.ts";
 
 export type LinkState = "connected" | "connecting" | "off";
 
@@ -138,14 +138,14 @@ export class DraftLinkClient {
   }
 
   #connect(): void {
-    const framer = new Framer(MAX_ENGINE_BODY, (body) => this.#onBody(body));
+    const framer = new Framer(MAX_ENGINE_BODY, (bytes, start, end) => this.#onBody(bytes, start, end));
     const socket = connect({
       path: this.#options.socketPath,
       // into one buffer for all: otherwise each read allocates 64 KiB, and the collector follows it around
       onread: {
         buffer: this.#received,
         callback: (length) => {
-          receive(this.#received.subarray(0, length));
+          receive(length);
           return true;
         },
       },
@@ -155,10 +155,10 @@ export class DraftLinkClient {
     this.#decoder = new EngineFrameDecoder();
     let failure = "the engine closed it";
     socket.on("connect", () => socket.write(this.#encoder.hello(this.#options.topK)));
-    const receive = (chunk: Buffer): void => {
+    const receive = (length: number): void => {
       this.#receivedAt = performance.now();
       try {
-        framer.push(chunk);
+        framer.push(this.#received, length);
       } catch (error) {
         if (!(error instanceof LinkFrameError)) throw error;
         failure = error.message;
@@ -207,9 +207,9 @@ export class DraftLinkClient {
     this.#waitMs = Math.min(this.#waitMs * 2, this.#maxMs);
   }
 
-  #onBody(body: Buffer): void {
+  #onBody(bytes: Buffer, start: number, end: number): void {
     const receivedAt = this.#receivedAt;
-    const frame = this.#decoder.decode(body);
+    const frame = this.#decoder.decode(bytes, start, end);
     switch (frame.type) {
       case "step":
         this.#onStep(frame, receivedAt);
@@ -246,9 +246,17 @@ export class DraftLinkClient {
     const reply = this.#encodeDraft(frame.seq, drafts);
     // before it is written: the engine goes on as soon as it has it, and may take this thread's core for its step
     const readyAt = performance.now();
-    this.#socket?.write(reply);
+    this.#write(reply);
     this.#options.draftLatency.record((readyAt - receivedAt) * 1000);
     this.#options.linkLatency.record((decodedAt - receivedAt + readyAt - draftedAt) * 1000);
+  }
+
+  #write(draft: Buffer): void {
+    const socket = this.#socket;
+    if (socket === undefined) return;
+    socket.write(draft);
+    // most are with the kernel by now; one that is not is still needed
+    if (socket.writableLength > 0) this.#encoder.keepDraft();
   }
 
   /** A draft too large to send is none; the answer goes out all the same, so that the engine need not wait. */

@@ -4,15 +4,10 @@
  * of the received bytes where these lie aligned, and one copy where not.
  */
 import { Packr, RESERVE_START_SPACE, Unpackr } from "msgpackr";
-import type {
-  BeginRequest,
-  EngineInfo,
-  Exactness,
-  SlotDraft,
-  VerifiedSlot,
-  VerifiedStep,
-} from "../drafter/draft.ts";
+import type { BeginRequest, EngineInfo, Exactness, SlotDraft, VerifiedSlot } from "../drafter/draft.ts";
 import { AdedError, messageOf } from "../errors.ts";
+import { DraftWriter, draftBytes } from "./draft-writer.ts";
+import { rangeFault, type StepFrame, StepReader, slotFault } from "./step-reader.ts";
 
 export const PROTOCOL_VERSION = 1;
 /** Largest body that the engine may send, bytes. */
@@ -43,16 +38,6 @@ export interface BeginFrame {
   request: BeginRequest;
 }
 
-export interface StepFrame {
-  type: "step";
-  seq: number;
-  /** True: the engine waits for a draft with this `seq`. */
-  ask: boolean;
-  /** How long it waits, µs. */
-  budgetUs: number;
-  step: VerifiedStep;
-}
-
 export interface EndFrame {
   type: "end";
   slot: number;
@@ -73,8 +58,6 @@ type Fields = Record<string, unknown>;
 
 const MAX_INT = Number.MAX_SAFE_INTEGER;
 const MAX_INT32 = 0x7fffffff;
-/** Rounding in the engine's softmax may exceed 1 a little. */
-const MAX_PROBABILITY = 1.001;
 
 function fault(message: string): LinkFrameError {
   return new LinkFrameError(
@@ -152,16 +135,6 @@ function float32s(map: Fields, key: string, where: string): Float32Array {
   return copy;
 }
 
-/** Every value must be 0 … below-1. */
-function checkRange(values: Int32Array, below: number, key: string, where: string): void {
-  for (let i = 0; i < values.length; i++) {
-    const value = values[i];
-    if (value < 0 || value >= below) {
-      throw fault(`${where}.${key}[${i}] = ${value} is out of range (0 to ${below - 1})`);
-    }
-  }
-}
-
 function checkLength(
   actual: number,
   expected: number,
@@ -176,12 +149,17 @@ function checkLength(
 export class EngineFrameDecoder {
   readonly #unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: "number" });
   #info: EngineInfo | undefined;
+  #steps: StepReader | undefined;
 
   /**
-   * @param body one frame's body. The result's arrays may be views of it.
+   * @param bytes hold one frame's body from `start` to `end`. The result's arrays may be views of them, or of what the next call overwrites.
    * @throws LinkFrameError with the place that is wrong
    */
-  decode(body: Uint8Array): EngineFrame {
+  decode(bytes: Uint8Array, start = 0, end = bytes.length): EngineFrame {
+    return this.#steps?.read(bytes, start, end) ?? this.#decode(bytes.subarray(start, end));
+  }
+
+  #decode(body: Uint8Array): EngineFrame {
     let value: unknown;
     try {
       value = this.#unpackr.unpack(body);
@@ -193,6 +171,7 @@ export class EngineFrameDecoder {
     if (type === "hello") {
       const frame = decodeHello(map);
       this.#info = frame.info;
+      this.#steps = new StepReader(frame.info);
       return frame;
     }
     if (type === "error") return decodeError(map);
@@ -268,7 +247,8 @@ function decodeExactness(map: Fields): Exactness {
 function decodeBegin(map: Fields, info: EngineInfo): BeginFrame {
   const sampling = fields(map.sampling, "begin.sampling");
   const tokens = int32s(map, "tokens", "begin");
-  checkRange(tokens, info.nVocab, "tokens", "begin");
+  const wrong = rangeFault("tokens", tokens, info.nVocab);
+  if (wrong !== undefined) throw fault(`begin.${wrong}`);
   return {
     type: "begin",
     request: {
@@ -294,7 +274,7 @@ function decodeStep(map: Fields, info: EngineInfo): StepFrame {
   for (let i = 0; i < list.length; i++) slots[i] = decodeSlot(list[i], `step.slots[${i}]`, info);
   return {
     type: "step",
-    seq: int(map, "seq", "step", 0, MAX_INT),
+    seq: int(map, "seq", "step", 0, MAX_INT32),
     ask: bool(map, "ask", "step"),
     budgetUs: int(map, "budget_us", "step", 0, MAX_INT),
     step: {
@@ -320,37 +300,8 @@ function decodeSlot(value: unknown, where: string, info: EngineInfo): VerifiedSl
     room: int(map, "room", where, 0, MAX_INT32),
     draft: bool(map, "draft", where),
   };
-  const { accepted, nodes, parents, path, ids, probs } = slot;
-  const n = nodes.length;
-  if (n === 0) throw fault(`${where}.nodes is empty`);
-  if (accepted.length === 0) throw fault(`${where}.accepted is empty`);
-  checkLength(parents.length, n, { key: "parents", of: "as many as nodes", where });
-  checkLength(path.length, accepted.length, { key: "path", of: "as many as accepted", where });
-  checkLength(ids.length, n * slot.k, { key: "ids", of: "nodes times k", where });
-  checkLength(probs.length, n * slot.k, { key: "probs", of: "nodes times k", where });
-  checkRange(nodes, info.nVocab, "nodes", where);
-  checkRange(accepted, info.nVocab, "accepted", where);
-  checkRange(ids, info.nVocab, "ids", where);
-  for (let i = 0; i < probs.length; i++) {
-    if (!(probs[i] >= 0 && probs[i] <= MAX_PROBABILITY)) {
-      throw fault(`${where}.probs[${i}] = ${probs[i]} is no probability`);
-    }
-  }
-  if (parents[0] !== -1) throw fault(`${where}.parents[0] = ${parents[0]}, expected -1 (the root)`);
-  for (let i = 1; i < n; i++) {
-    if (parents[i] < 0 || parents[i] >= i) {
-      throw fault(`${where}.parents[${i}] = ${parents[i]} is not an earlier node`);
-    }
-  }
-  if (path[0] !== 0) throw fault(`${where}.path[0] = ${path[0]}, expected 0 (the root)`);
-  for (let i = 1; i < path.length; i++) {
-    if (path[i] < 0 || path[i] >= n || parents[path[i]] !== path[i - 1]) {
-      throw fault(`${where}.path[${i}] = ${path[i]} is no child of node ${path[i - 1]}`);
-    }
-    if (nodes[path[i]] !== accepted[i - 1]) {
-      throw fault(`${where}.accepted[${i - 1}] = ${accepted[i - 1]}, but path says ${nodes[path[i]]}`);
-    }
-  }
+  const wrong = slotFault(slot, info);
+  if (wrong !== undefined) throw fault(`${where}.${wrong}`);
   return slot;
 }
 
@@ -363,43 +314,32 @@ function decodeError(map: Fields): ErrorFrame {
   };
 }
 
-interface WireDraft {
-  slot: number;
-  tokens: Uint8Array;
-  parents: Uint8Array;
-  sleep?: number;
-}
-
-function bytesOf(values: Int32Array): Uint8Array {
-  return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
-}
-
-/**
- * Encodes this side's frames, each with its length in front, ready to be written. The bytes lie in blocks that are handed
- * out once, so that they stay valid while a slow socket holds on to them.
- */
+/** Encodes this side's frames, each with its length in front, ready to be written. */
 export class PeerFrameEncoder {
   readonly #packr = new Packr({ useRecords: false, variableMapSize: true });
+  readonly #drafts = new DraftWriter();
 
   /** @param topK successors per node that the engine is asked for, 1 … 64 */
   hello(topK: number): Buffer {
     return this.#frame({ type: "hello", version: PROTOCOL_VERSION, top_k: topK });
   }
 
-  /** @throws LinkFrameError when it would exceed the engine's limit of 1 MiB */
+  /**
+   * The bytes are the caller's until the next draft, or for good once it calls `keepDraft`.
+   *
+   * @throws LinkFrameError when it would exceed the engine's limit of 1 MiB
+   */
   draft(seq: number, drafts: readonly SlotDraft[]): Buffer {
-    const slots: WireDraft[] = [];
-    for (const draft of drafts) {
-      if (draft.tokens.length === 0 && draft.sleep === 0) continue;
-      const wire: WireDraft = {
-        slot: draft.slot,
-        tokens: bytesOf(draft.tokens),
-        parents: bytesOf(draft.parents),
-      };
-      if (draft.sleep > 0) wire.sleep = Math.min(draft.sleep, 1024);
-      slots.push(wire);
+    const length = draftBytes(drafts);
+    if (length > MAX_PEER_BODY) {
+      throw new LinkFrameError("bad_draft", `a draft of ${length} bytes exceeds ${MAX_PEER_BODY}`);
     }
-    return this.#frame({ type: "draft", seq, slots });
+    return this.#drafts.write(seq, drafts);
+  }
+
+  /** Whoever got the last draft still needs its bytes. */
+  keepDraft(): void {
+    this.#drafts.keep();
   }
 
   error(code: LinkFaultCode, message: string): Buffer {
@@ -408,11 +348,7 @@ export class PeerFrameEncoder {
 
   #frame(map: object): Buffer {
     const frame = this.#packr.pack(map, RESERVE_START_SPACE | 4);
-    const length = frame.length - 4;
-    if (length > MAX_PEER_BODY) {
-      throw new LinkFrameError("bad_draft", `a draft of ${length} bytes exceeds ${MAX_PEER_BODY}`);
-    }
-    frame.writeUInt32LE(length, 0);
+    frame.writeUInt32LE(frame.length - 4, 0);
     return frame;
   }
 }

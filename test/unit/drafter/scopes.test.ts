@@ -6,9 +6,10 @@ const MIB = 2 ** 20;
 function fill(scopes: Scopes, scope: Scope, rows: number, from = 0): void {
   const ids = Int32Array.of(1);
   const probs = Float32Array.of(1);
+  const rates = new Float64Array(3).fill(0.5);
   for (let i = from; i < from + rows; i++) {
     scopes.relieve(scope);
-    scope.matrix.update(i, i + 1, ids, probs, 0, 1, 0.5);
+    scope.matrix.update(i, i + 1, ids, probs, 0, 1, rates);
   }
 }
 

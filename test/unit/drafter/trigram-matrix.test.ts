@@ -12,7 +12,7 @@ function matrixOf(limit = 2 ** 20, chunkShift = 4): TrigramMatrix {
 function learn(matrix: TrigramMatrix, a: number, b: number, entries: [number, number][], rate = 0.5): void {
   const ids = Int32Array.from(entries, (e) => e[0]);
   const probs = Float32Array.from(entries, (e) => e[1]);
-  matrix.update(a, b, ids, probs, 0, entries.length, rate);
+  matrix.update(a, b, ids, probs, 0, entries.length, Float64Array.of(rate, rate, rate));
 }
 
 function rowOf(matrix: TrigramMatrix, a: number, b: number): Map<number, number> | undefined {

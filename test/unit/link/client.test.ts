@@ -4,7 +4,7 @@ import { LatencyRing } from "../../../src/link/latency.ts";
 import { silentLog } from "../../../src/log.ts";
 import { FakeDrafter } from "./support/fake-drafter.ts";
 import { FakeEngine } from "./support/fake-engine.ts";
-import { beginMap, frame, helloMap, i32, stepMap } from "./support/wire.ts";
+import { beginMap, frame, helloMap, i32, slotMap, stepMap } from "./support/wire.ts";
 
 describe("DraftLinkClient", () => {
   let engine: FakeEngine;
@@ -54,6 +54,30 @@ describe("DraftLinkClient", () => {
     client.start();
     expect(await engine.frame("hello")).toEqual({ type: "hello", version: 1, top_k: 12 });
     expect(client.state).toBe("connecting");
+  });
+
+  it("sends every draft whole to an engine that does not read for a while", async () => {
+    const STEPS = 4000;
+    await greet();
+    engine.send(beginMap);
+    const { peer } = engine;
+    peer?.pause();
+    for (let seq = 1; seq <= STEPS; seq++) {
+      const last = seq % 900;
+      engine.send(stepMap(seq, { slots: [{ ...slotMap, accepted: i32(11, last) }] }));
+    }
+    const steps = () => drafters[0]?.stats().steps ?? 0;
+    while (steps() < STEPS) await new Promise((resolve) => setTimeout(resolve, 5));
+    peer?.resume();
+    await engine.frame("draft", STEPS - 1);
+    const drafts = engine.received.filter(({ type }) => type === "draft");
+    expect(drafts).toEqual(
+      Array.from({ length: STEPS }, (_, i) => ({
+        type: "draft",
+        seq: i + 1,
+        slots: [{ slot: 0, tokens: i32(((i + 1) % 900) + 1), parents: i32(-1) }],
+      })),
+    );
   });
 
   it("hands begin, step and end to the drafter and answers what is asked", async () => {

