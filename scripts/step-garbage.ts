@@ -13,13 +13,14 @@ import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { pack, unpack } from "msgpackr";
+import { unpack } from "msgpackr";
 import { AdedDrafter } from "../src/drafter/drafter.ts";
 import { Random } from "../src/drafter/random.ts";
 import { DraftLinkClient } from "../src/link/client.ts";
 import { Framer } from "../src/link/framer.ts";
 import { GarbageWatch } from "../src/link/garbage.ts";
 import { LatencyRing } from "../src/link/latency.ts";
+import { bytes as bin, frame } from "../test/unit/link/support/wire.ts";
 
 const VOCAB = 49_152;
 const K = 12;
@@ -27,13 +28,11 @@ const K = 12;
 const WARM_STEPS = 5000;
 const SAMPLE_BYTES = 512;
 const SHOWN = 15;
+/** First argument of the child. */
+const ENGINE = "engine";
 
 /** How a made-up text goes on, three times of four. */
 const followerOf = (token: number): number => (token * 7 + 3) % 500;
-
-function bin(values: Int32Array | Float32Array): Buffer {
-  return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
-}
 
 function ints(bytes: Uint8Array): Int32Array {
   return new Int32Array(Uint8Array.from(bytes).buffer);
@@ -55,9 +54,9 @@ class Engine {
     socket.on("error", () => {});
   }
 
-  #onFrame(frame: { type: string; slots: { tokens: Uint8Array; parents: Uint8Array }[] }): void {
-    if (frame.type === "draft") {
-      const [draft] = frame.slots;
+  #onFrame(answer: { type: string; slots: { tokens: Uint8Array; parents: Uint8Array }[] }): void {
+    if (answer.type === "draft") {
+      const [draft] = answer.slots;
       this.#step(ints(draft?.tokens ?? new Uint8Array(0)), ints(draft?.parents ?? new Uint8Array(0)));
       return;
     }
@@ -103,10 +102,7 @@ class Engine {
   }
 
   #send(map: object): void {
-    const body = pack(map);
-    const head = Buffer.alloc(4);
-    head.writeUInt32LE(body.length);
-    this.#socket.write(Buffer.concat([head, body]));
+    this.#socket.write(frame(map));
   }
 }
 
@@ -124,8 +120,11 @@ function byFunction(profile: HeapProfiler.SamplingHeapProfile): [name: string, b
 }
 
 async function measure(steps: number, socketPath: string): Promise<void> {
-  const child = fork(fileURLToPath(import.meta.url), [socketPath], { execArgv: process.execArgv });
-  await once(child, "message");
+  const child = fork(fileURLToPath(import.meta.url), [ENGINE, socketPath], { execArgv: process.execArgv });
+  const ended = once(child, "exit").then(() => {
+    throw new Error("the engine's process ended");
+  });
+  await Promise.race([once(child, "message"), ended]);
   const garbage = new GarbageWatch();
   const session = new Session();
   session.connect();
@@ -162,7 +161,7 @@ async function measure(steps: number, socketPath: string): Promise<void> {
     },
   });
   client.start();
-  await finished;
+  await Promise.race([finished, ended]);
   client.stop();
   child.kill();
   const profile = await new Promise<HeapProfiler.SamplingHeapProfile>((resolve, reject) => {
@@ -181,9 +180,9 @@ async function measure(steps: number, socketPath: string): Promise<void> {
   console.log(`${garbage.figures.pauses.toString().padStart(7)} collections in ${steps} steps`);
 }
 
-if (process.send !== undefined) {
+if (process.argv[2] === ENGINE) {
   const server = createServer((socket) => new Engine(socket));
-  server.listen(process.argv[2], () => process.send?.("listening"));
+  server.listen(process.argv[3], () => process.send?.("listening"));
 } else {
   const folder = mkdtempSync(path.join(tmpdir(), "aded-garbage-"));
   try {

@@ -27,11 +27,8 @@ export interface TokenIndexOptions {
   maxOccurrences: number;
 }
 
-/** An occurrence weighs less by this factor for every more recent one … */
+/** An occurrence weighs less by this factor for every more recent one. */
 const RECENCY = 0.9;
-/** … of which so many are told apart. Weights by how many there are. */
-const RECENCY_WEIGHTS = new Float64Array(64).fill(1);
-for (let i = 1; i < RECENCY_WEIGHTS.length; i++) RECENCY_WEIGHTS[i] = RECENCY_WEIGHTS[i - 1] * RECENCY;
 
 export abstract class TokenIndex {
   readonly short: number;
@@ -49,12 +46,16 @@ export abstract class TokenIndex {
   protected longHeads = new Int32Array(512);
   /** Evidence of all matches of a walk. In an array, since a number with a fraction that a loop or a call hands on is allocated anew each time. */
   private readonly total = new Float64Array(1);
+  /** Weight of an occurrence, by how many more recent ones there are. */
+  private readonly recency: Float64Array;
 
   constructor(options: TokenIndexOptions) {
     this.short = options.short;
     this.long = options.long;
     this.maxMatch = options.maxMatch;
     this.maxOccurrences = options.maxOccurrences;
+    this.recency = new Float64Array(options.maxOccurrences).fill(1);
+    for (let i = 1; i < this.recency.length; i++) this.recency[i] = this.recency[i - 1] * RECENCY;
   }
 
   /** Tokens appended so far. */
@@ -177,7 +178,7 @@ export abstract class TokenIndex {
     most: number,
     out: SuffixMatches,
   ): void {
-    const { held, count, total } = this;
+    const { held, count, total, recency } = this;
     const mask = held.length - 1;
     const oldest = Math.max(0, count - held.length);
     let hits = 0;
@@ -190,7 +191,7 @@ export abstract class TokenIndex {
       if (length < least || length > most) continue;
       const next = held[(at + 1) & mask];
       if (next < 0) continue;
-      const weight = length * length * length * RECENCY_WEIGHTS[Math.min(hits++, RECENCY_WEIGHTS.length - 1)];
+      const weight = length * length * length * recency[hits++];
       let i = 0;
       while (i < out.count && out.token[i] !== next) i++;
       if (i === out.count) {

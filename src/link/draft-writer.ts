@@ -41,10 +41,11 @@ export class DraftWriter {
   /**
    * A frame with its length in front; a slot with neither nodes nor a sleep is left out. The bytes are overwritten by the next one, unless `keep` is
    * called before.
+   *
+   * @param bytes what `draftBytes` says of the drafts
    */
-  write(seq: number, drafts: readonly SlotDraft[]): Buffer {
-    const most = 4 + draftBytes(drafts);
-    if (most > this.#bytes.length) this.#renew(2 * most);
+  write(seq: number, drafts: readonly SlotDraft[], bytes: number): Buffer {
+    if (4 + bytes > this.#bytes.length) this.#renew(2 * (4 + bytes));
     this.#at = 4;
     this.#put(BEGIN);
     this.#int(seq);

@@ -330,11 +330,11 @@ export class PeerFrameEncoder {
    * @throws LinkFrameError when it would exceed the engine's limit of 1 MiB
    */
   draft(seq: number, drafts: readonly SlotDraft[]): Buffer {
-    const length = draftBytes(drafts);
-    if (length > MAX_PEER_BODY) {
-      throw new LinkFrameError("bad_draft", `a draft of ${length} bytes exceeds ${MAX_PEER_BODY}`);
+    const bytes = draftBytes(drafts);
+    if (bytes > MAX_PEER_BODY) {
+      throw new LinkFrameError("bad_draft", `a draft of ${bytes} bytes exceeds ${MAX_PEER_BODY}`);
     }
-    return this.#drafts.write(seq, drafts);
+    return this.#drafts.write(seq, drafts, bytes);
   }
 
   /** Whoever got the last draft still needs its bytes. */

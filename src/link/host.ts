@@ -309,7 +309,8 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
 
 /**
  * Whether threads that start from now on have V8's memory reducer. It takes a thread that allocates little for an idle one and collects all of its
- * garbage, several times over: pauses of 5 to 17 ms in the drafter's thread, whose heap is small and does not grow.
+ * garbage, several times over: pauses for nothing in the drafter's thread, whose heap is small and does not grow. (V8 looks at the flag when a thread
+ * makes its heap; it is one for the process, so of two drafters that start at the same moment the second may have the reducer.)
  */
 function reduceMemory(on: boolean): void {
   setFlagsFromString(on ? "--memory-reducer" : "--no-memory-reducer");

@@ -160,6 +160,11 @@ describe("EngineFrameDecoder", () => {
       "begin.slot is 2, expected an integer from 0 to 1",
     ],
     [
+      "a number of a step that is none",
+      () => greeted().decode(pack(stepMap(2 ** 31))),
+      "step.seq is 2147483648, expected an integer from 0 to 2147483647",
+    ],
+    [
       "a token beyond the vocabulary",
       () => greeted().decode(pack({ ...beginMap, tokens: i32(1, 1000) })),
       "begin.tokens[1] = 1000 is out of range (0 to 999)",
