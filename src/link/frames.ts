@@ -71,6 +71,8 @@ function show(value: unknown): string {
   if (value instanceof Uint8Array) return `bin of ${value.byteLength} bytes`;
   if (Array.isArray(value)) return `array of ${value.length}`;
   if (typeof value === "object" && value !== null) return "map";
+  // MessagePack extension 0x42, which JSON.stringify refuses
+  if (typeof value === "bigint") return `${value.toString().slice(0, 80)}n`;
   return JSON.stringify(value)?.slice(0, 80) ?? String(value);
 }
 

@@ -10,6 +10,17 @@ function greeted(): EngineFrameDecoder {
   return decoder;
 }
 
+/** `map` as MessagePack, with the bytes of `raw` for the value of `at`. */
+function withRaw(map: object, at: string, raw: Buffer): Buffer {
+  const entries = Object.entries(map);
+  const parts = entries.map(([key, value]) => Buffer.concat([pack(key), key === at ? raw : pack(value)]));
+  return Buffer.concat([Buffer.of(0x80 | entries.length), ...parts]);
+}
+
+function withRawAnywhere(map: object, raw: Buffer): Buffer[] {
+  return Object.keys(map).map((key) => withRaw(map, key, raw));
+}
+
 function faultOf(act: () => unknown): { fault: string; message: string } {
   try {
     act();
@@ -207,6 +218,42 @@ describe("EngineFrameDecoder", () => {
       message: expect.stringContaining(`step.slots[0].${message}`),
     });
   });
+
+  // msgpackr makes a bigint, an Error, a Set, a Date, a RegExp or a typed array of some of them
+  it.each([0x00, 0x20, 0x42, 0x62, 0x65, 0x69, 0x70, 0x72, 0x73, 0x74, 0x78, 0xff])(
+    "answers extension type %i, at any place, with a frame or a LinkFrameError",
+    (type) => {
+      const extensions = [
+        Buffer.of(0xd4, type, 0),
+        Buffer.of(0xd4, type, 0xff),
+        Buffer.of(0xd5, type, 0x92, 0xa0),
+        Buffer.of(0xd6, type, 0, 0, 0, 0),
+        Buffer.of(0xd7, type, 1, 2, 3, 4, 5, 6, 7, 8),
+        Buffer.of(0xd8, type, ...new Array<number>(16).fill(0x91)),
+        Buffer.of(0xc7, 0, type),
+        Buffer.of(0xc7, 200, type, ...new Array<number>(200).fill(0xff)),
+      ];
+      const bodies = extensions.flatMap((extension) => [
+        extension,
+        ...[helloMap, beginMap, stepMap(1)].flatMap((map) => withRawAnywhere(map, extension)),
+        ...withRawAnywhere(slotMap, extension).map((slot) =>
+          withRaw(stepMap(1), "slots", Buffer.concat([Buffer.of(0x91), slot])),
+        ),
+      ]);
+      const faults = bodies.filter((body) => {
+        const decoder = greeted();
+        try {
+          decoder.decode(body);
+          return false;
+        } catch (error) {
+          expect(error).toBeInstanceOf(LinkFrameError);
+          return true;
+        }
+      });
+      // some fields may be missing, and a typed array of bytes is a `bin`
+      expect(faults.length).toBeGreaterThan(0.9 * bodies.length);
+    },
+  );
 
   it("answers any bytes with a frame or a LinkFrameError, never another error", () => {
     const decoder = greeted();
