@@ -109,6 +109,17 @@ export interface DraftingSnapshot {
   refused?: number;
   /** How often the drafter's thread was started again after it died. */
   restarts?: number;
-  /** Garbage collections of the drafter's thread since it met the engine, ms. */
-  gc?: { pauses: number; total_ms: number; longest_ms: number };
+  gc?: GarbageFigures;
+}
+
+export interface GarbagePauses {
+  /** Garbage collections of the drafter's thread since it met the engine, what all of them took, and the longest, ms. */
+  pauses: number;
+  total_ms: number;
+  longest_ms: number;
+}
+
+/** Those that V8 thought necessary, which a request may have waited for, and those asked for between requests. */
+export interface GarbageFigures extends GarbagePauses {
+  at_rest: GarbagePauses;
 }

@@ -43,6 +43,8 @@ export interface DraftLinkOptions {
   exchangeLatency: LatencyRing;
   /** Told of each change of state. */
   onState?(state: LinkState): void;
+  /** Told when the last request that was under way has ended. */
+  onRest?(): void;
   /** Waits between attempts double from `firstMs` to `maxMs`. @default 50 … 2000 ms */
   backoff?: { firstMs: number; maxMs: number };
 }
@@ -104,6 +106,11 @@ export class DraftLinkClient {
 
   get drafter(): Drafter | undefined {
     return this.#drafter;
+  }
+
+  /** Whether no request is under way. */
+  get atRest(): boolean {
+    return this.#active.size === 0;
   }
 
   /** Connects, and again whenever the connection is lost, until `stop`. */
@@ -221,6 +228,7 @@ export class DraftLinkClient {
       case "end":
         this.#active.delete(frame.slot);
         this.#drafter?.end(frame.slot, frame.id, frame.reason);
+        if (this.atRest) this.#options.onRest?.();
         break;
       case "hello":
         this.#onHello(frame.info);

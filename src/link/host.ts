@@ -3,13 +3,13 @@
  * last status. Whatever happens in the worker, the proxy goes on and the engine decodes without drafts.
  */
 import { EventEmitter, once } from "node:events";
-import { setFlagsFromString } from "node:v8";
 import { Worker } from "node:worker_threads";
 import { DEFAULT_MATRIX_BYTES, type DrafterOptions } from "../drafter/options.ts";
 import type { DraftingSnapshot } from "../engine/engine.ts";
 import { messageOf } from "../errors.ts";
 import type { LinkLog } from "./client.ts";
 import { type CorporaOptions, FloorLoader, floorBound } from "./floor-loader.ts";
+import { drafterHeaps } from "./garbage-collector.ts";
 import { LatencyRing } from "./latency.ts";
 import type { WatchedStep } from "./watch.ts";
 import type { FloorData, MainMessage, StatusMessage, WorkerInput, WorkerMessage } from "./worker-messages.ts";
@@ -230,14 +230,14 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
           : { base: snapshots.base, everyMs: snapshots.everySeconds * 1000 },
       record,
     };
-    reduceMemory(false);
+    drafterHeaps(true);
     const worker = new Worker(new URL("./worker-boot.mjs", import.meta.url), {
       name: "aded-drafter",
       execArgv: [],
       workerData,
     });
     this.#worker = worker;
-    worker.once("online", () => reduceMemory(true));
+    worker.once("online", () => drafterHeaps(false));
     if (this.listenerCount("steps") > 0) this.#tellWatch();
     this.#startedAt = performance.now();
     let reason = "it ended by itself";
@@ -247,7 +247,7 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
       log.error({ err: error, reason }, "the drafter's worker thread crashed");
     });
     worker.on("exit", (status) => {
-      reduceMemory(true);
+      drafterHeaps(false);
       this.#worker = undefined;
       this.#onExit(status, reason);
     });
@@ -305,13 +305,4 @@ export class DraftingHost extends EventEmitter<DraftingHostEvents> {
     }
     this.emit("status", this.snapshot());
   }
-}
-
-/**
- * Whether threads that start from now on have V8's memory reducer. It takes a thread that allocates little for an idle one and collects all of its
- * garbage, several times over: pauses for nothing in the drafter's thread, whose heap is small and does not grow. (V8 looks at the flag when a thread
- * makes its heap; it is one for the process, so of two drafters that start at the same moment the second may have the reducer.)
- */
-function reduceMemory(on: boolean): void {
-  setFlagsFromString(on ? "--memory-reducer" : "--no-memory-reducer");
 }

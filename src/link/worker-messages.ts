@@ -1,8 +1,8 @@
 /** What the main thread and the drafter's worker tell each other. Plain data only: it is cloned between threads. */
 import type { DrafterStats, Exactness } from "../drafter/draft.ts";
 import type { DrafterOptions } from "../drafter/options.ts";
+import type { GarbageFigures } from "../engine/engine.ts";
 import type { LinkCounters, LinkState } from "./client.ts";
-import type { GarbageFigures } from "./garbage.ts";
 import type { WatchedStep } from "./watch.ts";
 
 export interface WorkerInput {

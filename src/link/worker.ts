@@ -8,6 +8,7 @@ import { Recording, recordTraffic } from "../simulator/recorder.ts";
 import { replayEngine } from "../simulator/replay.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { GarbageWatch } from "./garbage.ts";
+import { GarbageCollector } from "./garbage-collector.ts";
 import { LatencyRing } from "./latency.ts";
 import { SnapshotKeeper } from "./snapshot-keeper.ts";
 import { StepWatch } from "./watch.ts";
@@ -95,7 +96,12 @@ function warmUp(info: EngineInfo): void {
 // while the engine loads its model
 if (!existsSync(input.socketPath)) warmUp(USUAL);
 
+/** Without a request for so long, the next is not just being prefilled. */
+const REST_MS = 250;
+
 const garbage = new GarbageWatch();
+const collector = new GarbageCollector();
+let rest: NodeJS.Timeout | undefined;
 
 const client = new DraftLinkClient({
   socketPath: input.socketPath,
@@ -107,6 +113,7 @@ const client = new DraftLinkClient({
     keeper?.attach(drafter, info);
     if (recording !== undefined) recordTraffic(drafter, info, recording);
     // compiling and a snapshot leave garbage before the first request
+    collector.all();
     garbage.start();
     return drafter;
   },
@@ -115,6 +122,10 @@ const client = new DraftLinkClient({
   linkLatency: new LatencyRing(input.linkLatency),
   exchangeLatency: new LatencyRing(input.exchangeLatency),
   onState: () => report(true),
+  onRest: () => {
+    clearTimeout(rest);
+    rest = setTimeout(() => client.atRest && collector.young(), REST_MS);
+  },
 });
 
 let lastSteps = -1;
@@ -159,6 +170,7 @@ port.on("message", (message: MainMessage) => {
     return;
   }
   clearInterval(timer);
+  clearTimeout(rest);
   garbage.stop();
   client.stop();
   report(true);

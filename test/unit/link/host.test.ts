@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { setTimeout } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "@jest/globals";
 import type { DraftingSnapshot } from "../../../src/engine/engine.ts";
 import { DraftingHost } from "../../../src/link/host.ts";
@@ -68,12 +69,44 @@ describe("DraftingHost", () => {
     });
     expect(snapshot.draft_us.p50).toBeGreaterThan(0);
     expect(snapshot.link_us.p99).toBeGreaterThan(0);
-    expect(snapshot.gc).toEqual({
+    const pauses = {
       pauses: expect.any(Number),
       total_ms: expect.any(Number),
       longest_ms: expect.any(Number),
-    });
+    };
+    expect(snapshot.gc).toEqual({ ...pauses, at_rest: pauses });
   }, 30_000);
+
+  it("collects garbage between requests instead of in them", async () => {
+    host.start();
+    await engine.frame("hello");
+    engine.send(helloMap, beginMap);
+    const end = { type: "end", slot: 0, id: beginMap.id, reason: "eos" };
+    // as this engine writes them, each leaves some kilobytes
+    let steps = 0;
+    const step = async () => {
+      steps++;
+      const reported = statusWhere((snapshot) => snapshot.steps === steps);
+      engine.send(stepMap(steps));
+      await engine.frame("draft", steps - 1);
+      return reported;
+    };
+    const full = 3000;
+    const last = statusWhere((snapshot) => snapshot.steps === full);
+    for (; steps < full; steps++) engine.send(stepMap(steps + 1));
+    const during = await last;
+    expect(during.gc).toMatchObject({ pauses: 0, at_rest: { pauses: 0 } });
+    engine.send(end);
+    let after = during;
+    for (let tries = 0; tries < 20 && after.gc?.at_rest.pauses === 0; tries++) {
+      await setTimeout(300);
+      engine.send(beginMap);
+      after = await step();
+      engine.send(end);
+    }
+    expect(after.gc?.at_rest.pauses).toBeGreaterThan(0);
+    expect(after.gc?.pauses).toBe(0);
+  }, 60_000);
 
   it("tells when the link is up, and gives up after a while", async () => {
     host.start();
