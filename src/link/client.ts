@@ -43,7 +43,7 @@ export interface DraftLinkOptions {
   exchangeLatency: LatencyRing;
   /** Told of each change of state. */
   onState?(state: LinkState): void;
-  /** Told when the last request that was under way has ended. */
+  /** Told when an `end` frame left no request under way. */
   onRest?(): void;
   /** Waits between attempts double from `firstMs` to `maxMs`. @default 50 … 2000 ms */
   backoff?: { firstMs: number; maxMs: number };

@@ -7,7 +7,7 @@ import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
 
 /**
  * V8's flags for the drafter's heap, and what they are for all others. The memory reducer takes a thread that allocates
- * little for an idle one and collects all of its garbage, several times over; the young generation begins with 1 MiB.
+ * little for an idle one and collects all of its garbage, several times over; the young generation begins small.
  */
 const FLAGS = [
   ["--no-memory-reducer", "--memory-reducer"],
@@ -31,15 +31,12 @@ function youngBytes(): number {
   return spaces.find(({ space_name }) => space_name === "new_space")?.space_used_size ?? 0;
 }
 
-/** Collects by request, in a thread with such a heap; V8 goes on collecting when it has to. */
-export class GarbageCollector {
-  /** The young generation, if a few thousand steps have filled it: to be called when nobody waits for this thread. */
-  young(): void {
-    if (youngBytes() >= WORTH_BYTES) globalThis.gc?.({ type: "minor" });
-  }
+/** Collects the young generation, if a few thousand steps have filled it; without such a heap, nothing. To be called when nobody waits for this thread. */
+export function collectYoung(): void {
+  if (youngBytes() >= WORTH_BYTES) globalThis.gc?.({ type: "minor" });
+}
 
-  /** Everything, which takes some 10 ms. */
-  all(): void {
-    globalThis.gc?.();
-  }
+/** Collects everything, which takes some 10 ms; without such a heap, nothing. */
+export function collectAll(): void {
+  globalThis.gc?.();
 }

@@ -8,7 +8,7 @@ import { Recording, recordTraffic } from "../simulator/recorder.ts";
 import { replayEngine } from "../simulator/replay.ts";
 import { DraftLinkClient, type LinkLog } from "./client.ts";
 import { GarbageWatch } from "./garbage.ts";
-import { GarbageCollector } from "./garbage-collector.ts";
+import { collectAll, collectYoung } from "./garbage-collector.ts";
 import { LatencyRing } from "./latency.ts";
 import { SnapshotKeeper } from "./snapshot-keeper.ts";
 import { StepWatch } from "./watch.ts";
@@ -96,11 +96,10 @@ function warmUp(info: EngineInfo): void {
 // while the engine loads its model
 if (!existsSync(input.socketPath)) warmUp(USUAL);
 
-/** Without a request for so long, the next is not just being prefilled. */
+/** So long without a request under way. A prompt being prefilled is none yet: the engine tells of it with its first token. */
 const REST_MS = 250;
 
 const garbage = new GarbageWatch();
-const collector = new GarbageCollector();
 let rest: NodeJS.Timeout | undefined;
 
 const client = new DraftLinkClient({
@@ -113,7 +112,7 @@ const client = new DraftLinkClient({
     keeper?.attach(drafter, info);
     if (recording !== undefined) recordTraffic(drafter, info, recording);
     // compiling and a snapshot leave garbage before the first request
-    collector.all();
+    collectAll();
     garbage.start();
     return drafter;
   },
@@ -124,7 +123,7 @@ const client = new DraftLinkClient({
   onState: () => report(true),
   onRest: () => {
     clearTimeout(rest);
-    rest = setTimeout(() => client.atRest && collector.young(), REST_MS);
+    rest = setTimeout(() => client.atRest && collectYoung(), REST_MS);
   },
 });
 
